@@ -1,0 +1,1 @@
+"""The protocols: what is generated from what, and what is judged against what."""

@@ -1,0 +1,1 @@
+"""Detectors of talking-head fakes."""

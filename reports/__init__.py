@@ -1,0 +1,1 @@
+"""Run records to one self-contained HTML file; nothing here computes a metric."""

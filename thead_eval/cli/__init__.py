@@ -1,0 +1,62 @@
+"""The command line: one file a verb, each imported when it is called."""
+
+import sys
+from importlib import import_module
+
+import click
+
+from thead_eval import __version__
+from thead_eval.errors import ThevalError
+
+# The verbs in the order of a user's first day, with the line that `theval --help` shows. Kept here so that help
+# imports nothing heavy.
+VERBS = {
+    "demo": "The whole path in a minute, on what the packages carry.",
+    "prepare": "Videos to a dataset of head crops with landmarks.",
+    "score": "Fakes against real frames: FID, SSIM, CSIM, landmarks.",
+    "report": "Runs to one HTML file.",
+    "weights": "Pretrained files: list, fetch, verify, import, mirror.",
+    "list": "Metrics, feature networks, generators and detectors by name.",
+    "doctor": "What works on this machine.",
+}
+
+
+class Verbs(click.Group):
+    """A group that imports a command's module only when that command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command = getattr(import_module(f"thead_eval.cli.{cmd_name}"), "command")  # noqa: B009  # typed below
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="theval")
+def theval() -> None:
+    """How real are talking-head fakes, and can they be told from real video?
+
+    \b
+    Examples:
+      theval demo
+      theval prepare videos/ dataset/
+      theval score --data dataset/ --generator copy --generator warp --shots 1,8,32 --out runs/first
+      theval report runs/first -o report.html
+    """
+
+
+def main() -> None:
+    """The console script: a user's error is one sentence and exit code 2, ours a traceback."""
+    try:
+        theval()
+    except ThevalError as error:
+        click.echo(f"theval: error: {error}", err=True)
+        sys.exit(2)
