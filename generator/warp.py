@@ -1,0 +1,111 @@
+"""The control without any learning: a thin-plate warp of the nearest support frame by its landmarks."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from generator.copy import held_points, nearest_frames, usable_support
+from thead_eval.types import Clip, Landmarks
+
+STRIDE = 4  # pixels between the nodes where the spline is evaluated; bilinear in between
+BATCH = 16  # frames warped at a time: a bound on memory
+
+
+@dataclass(frozen=True)
+class WarpTalker:
+    """Support frames with their landmarks, to warp."""
+
+    support: Clip
+    points: Tensor  # [K, 68, 2] float32, a row per support frame, no NaN
+    device: torch.device
+
+    def animate(self, driving: Landmarks, fps: float) -> Clip:
+        """The nearest support frame, warped onto each driving row; a row without a face holds the one before it.
+
+        Raises:
+            NoFaceFound: no driving row has landmarks.
+        """
+        driving_points = held_points(driving, self.support.id)
+        chosen = nearest_frames(self.points, driving_points)  # [T]
+        frames = torch.empty(len(chosen), *self.support.frames.shape[1:], dtype=torch.uint8)
+        for start in range(0, len(chosen), BATCH):
+            part = slice(start, start + BATCH)
+            source = self.support.frames[chosen[part]].to(self.device)
+            grid = base_flow(
+                self.points[chosen[part]].to(self.device), driving_points[part].to(self.device), self.support.size
+            )
+            frames[part] = warp_frames(source, grid).cpu()
+        return Clip(self.support.id, frames, fps)
+
+
+@dataclass(frozen=True)
+class WarpGenerator:
+    """Learns nothing: its Talker only warps."""
+
+    device: torch.device
+    name: str = "warp"
+
+    def adapt(self, support: Clip, landmarks: Landmarks) -> WarpTalker:
+        """A Talker over the support frames that have landmarks.
+
+        Raises:
+            NoFaceFound: none has.
+        """
+        return WarpTalker(*usable_support(support, landmarks), self.device)
+
+
+def warp(device: torch.device) -> WarpGenerator:
+    """The factory that `theval` looks up."""
+    return WarpGenerator(device)
+
+
+def warp_frames(frames: Tensor, grid: Tensor) -> Tensor:
+    """Frames [B, 3, H, W] uint8 sampled at a `base_flow` grid; beyond the border the edge pixel continues."""
+    moved = F.grid_sample(frames.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return moved.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def base_flow(
+    support_points: Tensor, driving_points: Tensor, size: tuple[int, int], *, smoothing: float = 1e-3
+) -> Tensor:
+    """Where each pixel of the driving pose lies in the support frame: a grid [B, H, W, 2] for `grid_sample`.
+
+    A thin-plate spline (Bookstein 1989) through 68 points [B, 68, 2] in pixels and 8 fixed anchors on the border.
+    Coordinates are -1..1 from the first to the last pixel's centre: `align_corners=True`. `smoothing` lets points be
+    missed a little, which keeps coinciding points solvable and damps folds.
+    """
+    height, width = size
+    half = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=driving_points.device)
+    anchors = torch.tensor([[x, y] for x in (-1.0, 0, 1) for y in (-1.0, 0, 1) if (x, y) != (0, 0)]).to(half)
+    anchors = anchors.expand(len(driving_points), 8, 2)
+    target = torch.cat([driving_points / half - 1, anchors], 1).double()  # [B, 76, 2]
+    source = torch.cat([support_points / half - 1, anchors], 1).double()
+
+    # Solve for the displacement's weights: (K + smoothing I) w + P a = displacement, P^T w = 0.
+    n = target.shape[1]
+    system = torch.zeros(len(target), n + 3, n + 3, dtype=torch.float64, device=half.device)
+    system[:, :n, :n] = _kernel(torch.cdist(target, target)) + smoothing * torch.eye(n, device=half.device)
+    system[:, :n, n:] = F.pad(target, (0, 1), value=1.0)
+    system[:, n:, :n] = system[:, :n, n:].mT
+    weights = torch.linalg.solve(system, F.pad(source - target, (0, 0, 0, 3))).float()  # [B, n + 3, 2]
+
+    # Evaluate at the nodes, then fill in between.
+    rows, columns = math.ceil((height - 1) / STRIDE) + 1, math.ceil((width - 1) / STRIDE) + 1
+    y, x = torch.meshgrid(
+        torch.linspace(-1, 1, rows, device=half.device),
+        torch.linspace(-1, 1, columns, device=half.device),
+        indexing="ij",
+    )
+    nodes = torch.stack([x, y], -1).reshape(1, -1, 2)  # [1, rows * columns, 2]
+    affine = F.pad(nodes, (0, 1), value=1.0)
+    moved = nodes + _kernel(torch.cdist(nodes, target.float())) @ weights[:, :n] + affine @ weights[:, n:]
+    coarse = moved.mT.reshape(-1, 2, rows, columns)
+    return F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
+
+
+def _kernel(r: Tensor) -> Tensor:
+    """r^2 log r, 0 at 0."""
+    return torch.xlogy(r * r, r)
