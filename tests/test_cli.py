@@ -1,0 +1,70 @@
+"""The command line as a whole: help that is quick and has examples, and errors of one sentence."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from thead_eval.cli import VERBS
+
+THEVAL = Path(sys.executable).with_name("theval")
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([THEVAL, *arguments], capture_output=True, text=True)
+
+
+def test_help_shows_every_verb() -> None:
+    ran = run("--help")
+    assert ran.returncode == 0
+    assert "Examples:" in ran.stdout
+    for verb, line in VERBS.items():
+        assert f"  {verb} " in ran.stdout
+        assert line in ran.stdout
+
+
+def test_version() -> None:
+    assert run("--version").stdout == "theval, version 0.1.0\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_each_verb_has_examples(verb: str) -> None:
+    ran = run(verb, "--help")
+    assert ran.returncode == 0, ran.stderr
+    assert f"Usage: theval {verb}" in ran.stdout
+    assert "Example" in ran.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], *([verb] for verb in VERBS)], ids=["theval", *VERBS])
+def test_help_does_not_import_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from thead_eval.cli import theval\n"
+        f"theval({[*arguments, '--help']!r}, standalone_mode=False)\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr or "torch was imported"
+
+
+def test_an_unknown_verb_is_named() -> None:
+    ran = run("scroe")
+    assert ran.returncode == 2
+    assert "No such command 'scroe'" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_an_unknown_option_is_named() -> None:
+    ran = run("prepare", "--no-such-option")
+    assert ran.returncode == 2
+    assert "--no-such-option" in ran.stderr
+
+
+def test_a_users_error_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    ran = run("report", tmp_path / "no-run", "-o", tmp_path / "report.html")
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert len(ran.stderr.splitlines()) == 1
+    assert ran.stderr.startswith("theval: error: ")
+    assert "no-run" in ran.stderr
