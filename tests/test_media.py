@@ -1,0 +1,201 @@
+"""Video and image files: round trips, what damaged files say, and the shapes that files come in."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from thead_eval.errors import MediaError
+from thead_eval.media import iter_frames, probe_video, read_clip, read_image, read_metadata, write_clip
+from thead_eval.types import Clip
+
+
+def noise_clip(frames: int = 5, height: int = 48, width: int = 64, fps: float = 25.0) -> Clip:
+    generator = torch.Generator().manual_seed(0)
+    return Clip("noise", torch.randint(0, 256, (frames, 3, height, width), dtype=torch.uint8, generator=generator), fps)
+
+
+def smooth_clip(frames: int = 10, height: int = 48, width: int = 64) -> Clip:
+    ramp = torch.linspace(0, 255, width).expand(height, width)
+    picture = torch.stack([ramp, ramp.flip(1), torch.full_like(ramp, 90)])
+    return Clip("ramp", picture.round().to(torch.uint8).repeat(frames, 1, 1, 1), 25.0)
+
+
+def test_lossless_clip_reads_back_exactly(tmp_path: Path) -> None:
+    for height, width in ((48, 64), (243, 321)):
+        clip = noise_clip(height=height, width=width)
+        write_clip(tmp_path / "a.mkv", clip, lossless=True)
+        assert torch.equal(read_clip(tmp_path / "a.mkv").frames, clip.frames)
+
+
+def test_lossy_clip_reads_back_nearly(tmp_path: Path) -> None:
+    clip = smooth_clip()
+    for name in ("a.mp4", "a.mkv", "a.mov"):
+        write_clip(tmp_path / name, clip)
+        back = read_clip(tmp_path / name)
+        assert back.id == "a" and len(back) == len(clip) and back.fps == 25.0
+        assert (back.frames.float() - clip.frames.float()).abs().mean() < 3
+
+
+def test_odd_sizes_are_kept(tmp_path: Path) -> None:
+    write_clip(tmp_path / "odd.mp4", smooth_clip(height=243, width=321))
+    assert read_clip(tmp_path / "odd.mp4").size == (243, 321)
+
+
+@pytest.mark.parametrize("fps", [23.976023976023978, 24.0, 25.0, 29.97002997002997, 60.0, 12.5])
+def test_frame_rate_survives(tmp_path: Path, fps: float) -> None:
+    for name in ("a.mp4", "a.mkv"):
+        write_clip(tmp_path / name, noise_clip(fps=fps), lossless=name == "a.mkv")
+        assert probe_video(tmp_path / name).fps == pytest.approx(fps, rel=1e-5)
+
+
+def test_same_clip_gives_same_bytes(tmp_path: Path) -> None:
+    for name, lossless in (("a.mkv", True), ("a.mp4", False)):
+        write_clip(tmp_path / name, noise_clip(), lossless=lossless, synthetic="copy")
+        write_clip(tmp_path / f"again-{name}", noise_clip(), lossless=lossless, synthetic="copy")
+        assert (tmp_path / name).read_bytes() == (tmp_path / f"again-{name}").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov"])
+def test_synthetic_clip_says_so_in_its_metadata(tmp_path: Path, name: str) -> None:
+    write_clip(tmp_path / name, noise_clip(), synthetic="warp", metadata={"shots": "8"})
+    tags = read_metadata(tmp_path / name)
+    assert tags["comment"] == "Synthetic media made by theval generator warp"
+    assert tags["digitalsourcetype"].endswith("trainedAlgorithmicMedia")
+    assert tags["shots"] == "8"
+    write_clip(tmp_path / name, noise_clip())
+    assert "comment" not in read_metadata(tmp_path / name)
+
+
+def test_batches_stream_all_frames_in_order(tmp_path: Path) -> None:
+    clip = noise_clip(frames=7)
+    write_clip(tmp_path / "a.mkv", clip, lossless=True)
+    batches = list(iter_frames(tmp_path / "a.mkv", batch=3))
+    assert [len(batch) for batch in batches] == [3, 3, 1]
+    assert torch.equal(torch.cat(batches), clip.frames)
+    assert torch.equal(read_clip(tmp_path / "a.mkv", id="b", max_frames=4).frames, clip.frames[:4])
+
+
+def test_rotation_is_applied(tmp_path: Path) -> None:
+    """A phone's portrait video is stored lying on its side, with a note to turn it."""
+    path = tmp_path / "phone.mp4"
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:, 32:] = (220, 30, 30)  # the right half is red
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.set_display_rotation(90)
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    with av.open(path) as container:
+        rotation = next(container.decode(video=0)).rotation
+    clip = read_clip(path)
+    assert abs(rotation) == 90 and clip.size == (64, 48)
+    # Counter-clockwise by 90 degrees brings the right side to the top.
+    red_on_top = clip.frames[0, 0, :32].float().mean() > clip.frames[0, 0, 32:].float().mean() + 100
+    assert bool(red_on_top) == (rotation == 90)
+
+
+def test_variable_frame_rate_gives_each_stored_frame_once(tmp_path: Path) -> None:
+    path = tmp_path / "variable.mkv"
+    clip = noise_clip(frames=6)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=1000)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "bgr0"
+        for pixels, milliseconds in zip(clip.frames, (0, 40, 80, 300, 310, 900), strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
+            frame.pts = milliseconds
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert torch.equal(read_clip(path).frames, clip.frames)
+
+
+def test_unreadable_files_say_why(tmp_path: Path) -> None:
+    text, empty, cut, absent = (tmp_path / name for name in ("text.mp4", "empty.mp4", "cut.mp4", "absent.mp4"))
+    text.write_text("this is not a video\n" * 50)
+    empty.touch()
+    write_clip(tmp_path / "whole.mp4", noise_clip(frames=40))
+    content = (tmp_path / "whole.mp4").read_bytes()
+    cut.write_bytes(content[: len(content) // 2])  # without its index, which comes last
+    for path in (text, empty, cut, absent, tmp_path):
+        with pytest.raises(MediaError, match=f"cannot open '{path}' as a video"):
+            read_clip(path)
+        with pytest.raises(MediaError, match=str(path)):
+            probe_video(path)
+
+
+def test_file_that_ends_early_is_an_error(tmp_path: Path) -> None:
+    """Cut in the middle of the pictures, with an index that still states all of them."""
+    with av.open(tmp_path / "whole.mp4", "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for pixels in noise_clip(frames=60).frames:
+            rgb = pixels.permute(1, 2, 0).contiguous().numpy()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        container.mux(stream.encode(None))
+    content = (tmp_path / "whole.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
+    with pytest.raises(MediaError, match=r"cut\.mp4' (ends|is damaged) after .*download or export it again"):
+        read_clip(tmp_path / "cut.mp4")
+
+
+def test_sound_alone_is_not_a_video(tmp_path: Path) -> None:
+    with av.open(tmp_path / "sound.mp4", "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 16000
+        container.mux(stream.encode(silence))
+        container.mux(stream.encode(None))
+    with pytest.raises(MediaError, match="holds no video"):
+        read_clip(tmp_path / "sound.mp4")
+
+
+def test_clips_that_cannot_be_written_say_why(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="has no frames"):
+        write_clip(tmp_path / "a.mkv", Clip("none", torch.zeros(0, 3, 8, 8, dtype=torch.uint8), 25.0))
+    with pytest.raises(MediaError, match=r"suffix \.mkv"):
+        write_clip(tmp_path / "a.mp4", noise_clip(), lossless=True)
+    with pytest.raises(MediaError, match=r"suffix '\.xyz'"):
+        write_clip(tmp_path / "a.xyz", noise_clip())
+    with pytest.raises(MediaError, match="cannot write"):
+        write_clip(tmp_path / "absent" / "a.mkv", noise_clip())
+    assert not list(tmp_path.iterdir())
+
+
+def test_image_modes_become_rgb(tmp_path: Path) -> None:
+    grey = np.full((4, 6), 77, np.uint8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert torch.equal(read_image(tmp_path / "grey.png"), torch.full((3, 4, 6), 77, dtype=torch.uint8))
+    Image.fromarray(np.full((4, 6), 0x8080, np.uint16)).save(tmp_path / "deep.png")
+    assert torch.equal(read_image(tmp_path / "deep.png"), torch.full((3, 4, 6), 0x80, dtype=torch.uint8))
+    clear = np.zeros((4, 6, 4), np.uint8)
+    clear[:, 3:] = (10, 20, 30, 255)
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    image = read_image(tmp_path / "clear.png")
+    assert image[:, 0, 0].tolist() == [255, 255, 255] and image[:, 0, 5].tolist() == [10, 20, 30]
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).convert("CMYK").save(tmp_path / "print.jpg")
+    assert read_image(tmp_path / "print.jpg").shape == (3, 4, 6)
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise by 90 degrees
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "phone.jpg", exif=exif)
+    assert read_image(tmp_path / "phone.jpg").shape == (3, 60, 40)
+
+
+def test_unreadable_images_say_why(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no")
+    with pytest.raises(MediaError, match=r"text\.png' is not an image"):
+        read_image(tmp_path / "text.png")
+    with pytest.raises(MediaError, match=r"absent\.png' \(No such file"):
+        read_image(tmp_path / "absent.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "whole.png")
+    content = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(MediaError, match=r"cut\.png'"):
+        read_image(tmp_path / "cut.png")
