@@ -1,7 +1,6 @@
 """What every test shares: fixed threads, weights of its own, and the real clips where this machine has them."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest
+
+from thead_eval.weights import import_file
 
 NOT_RUN = "real-data tests NOT RUN"
 
@@ -36,14 +37,11 @@ def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def mobilefacenet_weights(weights_folder: Path, real_data: Path) -> Path:
-    """The ArcFace network, in `weights_folder`, where it lies beside the real clips."""
-    name = "mobilefacenet_arcface.onnx"
-    source = real_data.parent / "weights" / name
-    if not (weights_folder / name).exists():
-        if not source.is_file():
-            pytest.skip(f"{NOT_RUN}: '{name}' is not in a folder 'weights' beside THEVAL_DATA")
-        shutil.copy(source, weights_folder / name)
-    return weights_folder / name
+    """The ArcFace network, imported into `weights_folder` from where it lies beside the real clips."""
+    source = real_data.parent / "weights" / "mobilefacenet_arcface.onnx"
+    if not source.is_file():
+        pytest.skip(f"{NOT_RUN}: '{source.name}' is not in a folder 'weights' beside THEVAL_DATA")
+    return weights_folder / import_file(source).file
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
