@@ -1,0 +1,159 @@
+"""How far a number can be trusted: intervals from resampling identities, effective sample size, noise floors.
+
+Frames of one video are near copies of each other, so identities, never frames, are resampled: a bootstrap of
+frames covers the true mean in a quarter of the cases where it promises 95 %.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from thead_eval.types import FeatureSet, FrameValues
+
+HALVINGS = 5  # random splits of the real set, whose median is the noise floor
+
+Distance = Callable[[FeatureSet, FeatureSet], float]  # (fake, real); NaN where there are too few rows
+
+
+class Interval(NamedTuple):
+    """A value with its 95 % interval."""
+
+    value: float | None  # None where nothing could be judged
+    low: float | None  # None with fewer than two identities
+    high: float | None
+
+
+@runtime_checkable
+class LeavesOut(Protocol):
+    """A distance that knows a faster way to itself without some identities than computing it anew."""
+
+    def without(self, fake: FeatureSet, real: FeatureSet, groups: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+        """[len(groups)] the distance of what is left when a group of identities is deleted from both sets."""
+        ...
+
+
+def identity_means(values: Mapping[str, FrameValues]) -> dict[str, float]:
+    """Each identity's mean over its frames that could be scored, without the identities that have none."""
+    return {name: float(np.nanmean(frames)) for name, frames in values.items() if not np.isnan(frames).all()}
+
+
+def mean_interval(values: Mapping[str, FrameValues], seed: int, draws: int = 2000) -> Interval:
+    """The mean over identities of each one's mean over its scored frames, with a bootstrap over identities."""
+    return _bootstrap(np.array(list(identity_means(values).values())), seed, draws)
+
+
+def paired_difference_interval(
+    a: Mapping[str, float | None], b: Mapping[str, float | None], seed: int, draws: int = 2000
+) -> Interval:
+    """The mean of a - b over the identities that both judged, with a bootstrap over those identities.
+
+    Far narrower than the two intervals side by side suggest, as both sides saw the same people.
+    """
+    pairs = [(a[name], b[name]) for name in sorted(a.keys() & b.keys())]
+    differences = np.array([x - y for x, y in pairs if x is not None and y is not None])
+    return _bootstrap(differences[~np.isnan(differences)], seed, draws)
+
+
+def _bootstrap(means: NDArray[np.float64], seed: int, draws: int) -> Interval:
+    if len(means) == 0:
+        return Interval(None, None, None)
+    if len(means) == 1:
+        return Interval(float(means[0]), None, None)
+    drawn = np.random.default_rng(seed).integers(len(means), size=(draws, len(means)))
+    low, high = np.percentile(means[drawn].mean(axis=1), [2.5, 97.5])
+    return Interval(float(means.mean()), float(low), float(high))
+
+
+def effective_frames(values: Mapping[str, FrameValues]) -> float | None:
+    """The number of independent frames that these are worth, N / (1 + (K - 1) rho).
+
+    rho is the intraclass correlation of a one-way analysis of variance, clipped to 0..1; K, the frames of an
+    identity, is weighted by frames where identities have different numbers. None with fewer than two identities, or
+    where no frame differs from another.
+    """
+    scored = [frames[~np.isnan(frames)] for frames in values.values()]
+    rows = np.concatenate([np.empty(0), *scored])[:, None]  # [N, 1]
+    return _effective(rows, np.repeat(np.arange(len(scored)), [len(frames) for frames in scored]))
+
+
+def effective_feature_frames(features: FeatureSet) -> float | None:
+    """As `effective_frames`, for feature vectors: rho is that of the principal components, weighted by their variance.
+
+    That weighted mean needs no decomposition: it is the ratio of the traces of the two scatter matrices.
+    """
+    return _effective(features.features, features.identities)
+
+
+def _effective(rows: NDArray[np.floating], groups: NDArray[np.int64]) -> float | None:
+    """rows [N, D], groups [N]; see `effective_frames`."""
+    sizes = np.unique(groups, return_counts=True)[1]
+    n, k = len(rows), len(sizes)
+    if k < 2:
+        return None
+    if n == k:
+        return float(n)
+    mean = np.mean(rows, axis=0, dtype=np.float64)
+    between = within = 0.0
+    for group in np.unique(groups):
+        centred = rows[groups == group] - mean  # [K, D] float64
+        group_mean = centred.mean(axis=0)
+        between += len(centred) * float(group_mean @ group_mean)
+        within += float(np.square(centred - group_mean).sum())
+    mean_square_between, mean_square_within = between / (k - 1), within / (n - k)
+    if mean_square_between == mean_square_within == 0:
+        return None
+    mean_size = (n - np.square(sizes).sum() / n) / (k - 1)  # n_0 of the unbalanced analysis of variance
+    rho = (mean_square_between - mean_square_within) / (mean_square_between + (mean_size - 1) * mean_square_within)
+    return float(n / (1 + (np.square(sizes).sum() / n - 1) * np.clip(rho, 0, 1)))
+
+
+def jackknife_interval(distance: Distance, fake: FeatureSet, real: FeatureSet, seed: int, groups: int = 20) -> Interval:
+    """A set distance with the interval of a delete-a-group jackknife over identities.
+
+    An identity is deleted from both sets. Not a bootstrap: repeated rows lower the rank of a covariance, and with it
+    raise a Frechet distance in every draw.
+    """
+    value = distance(fake, real)
+    if np.isnan(value):
+        return Interval(None, None, None)
+    identities = np.union1d(fake.identities, real.identities)
+    if len(identities) < 2:
+        return Interval(value, None, None)
+    shuffled = np.random.default_rng(seed).permutation(identities)
+    deleted = np.array_split(shuffled, min(groups, len(identities)))
+    if isinstance(distance, LeavesOut):
+        left = distance.without(fake, real, deleted)
+    else:
+        left = np.array([distance(without(fake, group), without(real, group)) for group in deleted])
+    if np.isnan(left).any():
+        return Interval(value, None, None)
+    error = np.sqrt((len(left) - 1) / len(left) * np.square(left - left.mean()).sum())
+    margin = float(stats.t.ppf(0.975, df=len(left) - 1) * error)
+    return Interval(value, value - margin, value + margin)
+
+
+def noise_floor(distance: Distance, real: FeatureSet, seed: int) -> float | None:
+    """The distance of two disjoint halves, by identity, of the real set: what a perfect fake would be given.
+
+    The median of a few random halvings. An upper bound, as a half is smaller than the whole. None with fewer than
+    four identities.
+    """
+    identities = np.unique(real.identities)
+    if len(identities) < 4:
+        return None
+    random = np.random.default_rng(seed)
+    floors = []
+    for _ in range(HALVINGS):
+        half = random.permutation(identities)[: len(identities) // 2]
+        floors.append(distance(without(real, np.setdiff1d(identities, half)), without(real, half)))
+    floor = float(np.median(floors))
+    return None if np.isnan(floor) else floor
+
+
+def without(features: FeatureSet, identities: NDArray[np.int64]) -> FeatureSet:
+    """The rows of the other identities."""
+    kept = ~np.isin(features.identities, identities)
+    return FeatureSet(features.features[kept], features.identities[kept])
