@@ -1,1 +1,1 @@
-"""Metrics, one file a family: functions of frames, of features, or of sets of features."""
+"""One file a family of metrics; each metric is a value whose name fixes all its settings."""
