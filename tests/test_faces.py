@@ -1,0 +1,147 @@
+"""Detectors and landmarkers on the two public-domain portraits that packages carry."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+from skimage.data import astronaut
+from torch import Tensor
+
+from thead_eval.errors import WeightsMissing
+from thead_eval.faces import (
+    CONFIDENT,
+    DetectorName,
+    Landmarker,
+    face_box,
+    find_landmarks,
+    largest,
+    load_detector,
+    load_landmarker,
+    overlap,
+)
+from thead_eval.media import read_image
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def landmarker() -> Landmarker:
+    """dlib's, which takes a second to load."""
+    return load_landmarker("dlib", CPU)
+
+
+def portraits() -> tuple[Tensor, Tensor]:
+    """[3, 256, 256] uint8 heads of Eileen Collins and Grace Hopper, both works of the US government."""
+    whole = astronaut()  # type: ignore[no-untyped-call]  # scikit-image has no types
+    collins = Image.fromarray(whole).crop((114, 0, 334, 220)).resize((256, 256))
+    hopper = Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)).crop((86, 6, 416, 336)).resize((256, 256))
+    first, second = (torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in (collins, hopper))
+    return first, second
+
+
+@pytest.mark.parametrize("name", ["dlib", "mtcnn"])
+def test_detectors_agree_on_what_a_box_is(name: DetectorName, landmarker: Landmarker) -> None:
+    frames = torch.stack([*portraits(), torch.full((3, 256, 256), 128, dtype=torch.uint8)])
+    boxes = load_detector(name, CPU)(frames)
+    assert [len(found) for found in boxes] == [1, 1, 0]
+    assert all(found.dtype == torch.float32 and found.shape[1] == 5 for found in boxes)
+    landmarks = find_landmarks(frames, load_detector("dlib", CPU), landmarker)
+    assert overlap(torch.cat(boxes[:2])[:, :4], face_box(landmarks.points[:2])).diagonal().min() > 0.6
+
+
+def test_landmarks_lie_where_the_face_is(landmarker: Landmarker) -> None:
+    frames = torch.stack([*portraits()])
+    landmarks = find_landmarks(frames, load_detector("dlib", CPU), landmarker)
+    assert landmarks.found.tolist() == [True, True]
+    for points in landmarks.points:
+        left_eye, right_eye, mouth, chin = points[36:42].mean(0), points[42:48].mean(0), points[48:].mean(0), points[8]
+        assert left_eye[0] + 40 < right_eye[0]
+        assert max(left_eye[1], right_eye[1]) + 30 < mouth[1] < chin[1] - 10
+        assert abs(mouth[0] - (left_eye[0] + right_eye[0]) / 2) < 20
+    assert (landmarks.points > 0).all() and (landmarks.points < 256).all()
+
+
+def test_landmarks_move_with_the_picture(landmarker: Landmarker) -> None:
+    portrait, _ = portraits()
+    shifted = torch.roll(portrait, shifts=(8, -16), dims=(1, 2))  # 8 down, 16 left
+    box = largest(load_detector("dlib", CPU)(portrait[None])[0])
+    assert box is not None
+    moved = box + torch.tensor([-16.0, 8.0, -16.0, 8.0])
+    points = landmarker(torch.stack([portrait, shifted]), torch.stack([box, moved]))
+    assert (points[1] - points[0] - torch.tensor([-16.0, 8.0])).abs().max() <= 1
+
+
+def test_frames_without_a_face_are_nan(landmarker: Landmarker) -> None:
+    portrait, _ = portraits()
+    frames = torch.stack([torch.zeros_like(portrait), portrait, torch.full_like(portrait, 90)])
+    landmarks = find_landmarks(frames, load_detector("dlib", CPU), landmarker)
+    assert landmarks.found.tolist() == [False, True, False]
+    assert landmarks.points[~landmarks.found].isnan().all() and not landmarks.points[1].isnan().any()
+    assert len(find_landmarks(frames[:0], load_detector("dlib", CPU), landmarker)) == 0
+
+
+@pytest.mark.parametrize("name", ["dlib", "mtcnn"])
+def test_the_largest_face_is_taken(name: DetectorName) -> None:
+    first, second = portraits()
+    small = torch.nn.functional.interpolate(second[None].float(), size=(176, 176), mode="area")[0].round().byte()
+    frame = torch.full((3, 256, 512), 128, dtype=torch.uint8)
+    frame[:, :, :256] = first
+    frame[:, 40:216, 300:476] = small
+    boxes = load_detector(name, CPU)(frame[None])[0]
+    assert len(boxes) == 2
+    box = largest(boxes)
+    assert box is not None and box[2] < 256
+    assert largest(boxes[:0]) is None
+
+
+def test_small_faces_are_found_where_there_are_no_larger_ones() -> None:
+    portrait, _ = portraits()
+    small = torch.nn.functional.interpolate(portrait[None].float(), size=(120, 120), mode="area").round().byte()
+    assert len(load_detector("dlib", CPU)(small)[0]) == 1
+
+
+@pytest.mark.parametrize("name", ["dlib", "mtcnn"])
+def test_doubtful_boxes_come_on_demand(name: DetectorName) -> None:
+    frames = torch.stack([*portraits()])
+    confident = load_detector(name, CPU)(frames)
+    doubtful = load_detector(name, CPU, doubtful=True)(frames)
+    for sure, more in zip(confident, doubtful, strict=True):
+        assert (sure[:, 4] >= CONFIDENT[name]).all()
+        assert len(more) >= len(sure)
+
+
+def test_box_from_landmarks_follows_scale_and_place() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(1, 68, 2, generator=generator) * 100
+    box = face_box(points)
+    assert torch.allclose(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1], atol=1e-3)
+    assert torch.allclose(face_box(points * 3 + 7), box * 3 + 7, atol=1e-2)
+
+
+def test_overlap_of_boxes() -> None:
+    a = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+    b = torch.tensor([[0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 2.0], [5.0, 5.0, 6.0, 6.0]])
+    assert torch.allclose(overlap(a, b), torch.tensor([[1.0, 1 / 3, 0.0]]))
+
+
+def test_fan_without_its_weights_says_how_to_get_them() -> None:
+    with pytest.raises(WeightsMissing, match="theval weights fetch fan_2dfan4"):
+        load_landmarker("fan", CPU)
+
+
+def test_real_portraits(real_data: Path, landmarker: Landmarker) -> None:
+    """At least 9 in 10 photographs of heads have a face, and both detectors agree where."""
+    files = sorted((real_data / "portraits").iterdir())[:60:3]
+    frames = torch.stack([read_image(file) for file in files])
+    landmarks = find_landmarks(frames, load_detector("dlib", CPU), landmarker)
+    assert landmarks.found.sum() >= 0.9 * len(files)
+    by_mtcnn = load_detector("mtcnn", CPU)(frames)
+    shared = [
+        overlap(boxes[:, :4], face_box(points[None])).max()
+        for boxes, points, found in zip(by_mtcnn, landmarks.points, landmarks.found, strict=True)
+        if found and len(boxes)
+    ]
+    assert len(shared) >= 0.9 * int(landmarks.found.sum()) and torch.stack(shared).median() > 0.7
