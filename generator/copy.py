@@ -42,7 +42,7 @@ class CopyGenerator:
 
 
 def copy(device: torch.device) -> CopyGenerator:
-    """The factory that `theval` looks up; looking up needs no device."""
+    """Repeats the support frame whose landmarks lie nearest: the control without motion."""
     return CopyGenerator()
 
 

@@ -58,7 +58,7 @@ class WarpGenerator:
 
 
 def warp(device: torch.device) -> WarpGenerator:
-    """The factory that `theval` looks up."""
+    """Bends the nearest support frame onto the driving landmarks: the control without learning."""
     return WarpGenerator(device)
 
 

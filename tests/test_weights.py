@@ -378,7 +378,7 @@ def test_the_table_is_whole() -> None:
         assert len(weight.sha256) == 64 and weight.size and weight.use and weight.licence
         assert weight.url.startswith("https://")
     # The digits that authors put into file names are the beginning of the sha256.
-    for name, digits in {"fid_inception": "6726825d", "alexnet": "7be5be79", "s3fd": "619a316812"}.items():
+    for name, digits in {"fid_inception": "6726825d", "alexnet": "7be5be79", "fan_2dfan4": "11f355bf06"}.items():
         assert digits in TABLE[name].file and TABLE[name].sha256.startswith(digits)
 
 
@@ -433,7 +433,7 @@ def test_torch_hub_sees_our_files_and_is_put_back(empty: Path) -> None:
         assert sorted(file.name for file in folder.iterdir()) == ["pnet.pt", "rnet.pt"]
         assert (folder / "pnet.pt").resolve() == weights.path("mtcnn_pnet").resolve()
     assert torch.hub.get_dir() == before and not folder.exists()
-    with pytest.raises(WeightsMissing, match="fetch fan_2dfan4"), weights.torch_hub("fan_2dfan4", "s3fd"):
+    with pytest.raises(WeightsMissing, match="fetch fan_2dfan4"), weights.torch_hub("mtcnn_pnet", "fan_2dfan4"):
         raise AssertionError("nothing may run without the files")
 
 

@@ -42,6 +42,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "dlib_resnet": "thead_eval.features:dlib_resnet",
         "dlib68": "thead_eval.features:dlib68",
         "fan68": "thead_eval.features:fan68",
+        "frame_size": "thead_eval.features:frame_size",
     },
     "generator": {
         "copy": "generator.copy:copy",
@@ -75,8 +76,8 @@ def available(kind: Kind) -> dict[str, Origin]:
         package = _package(entry)
         if entry.name in found:
             raise PluginError(
-                f"{kind} '{entry.name}' of package '{package}' is already taken by '{found[entry.name].package}'; "
-                "rename the entry point or uninstall one of the two"
+                f"{_words(kind)} '{entry.name}' of package '{package}' is already taken by "
+                f"'{found[entry.name].package}'; rename the entry point or uninstall one of the two"
             )
         found[entry.name] = Origin(entry.name, entry.value, package, entry.load)
     return found
@@ -86,25 +87,52 @@ def load(kind: Kind, name: str) -> Any:  # Any: the caller knows what its kind g
     """The metric, feature network, generator or detector of that name.
 
     Raises:
-        PluginError: no such name (with the nearest one), a name claimed twice, or a plug-in that fails to import.
+        PluginError: no such name (with the nearest one), a name claimed twice, or a plug-in that fails to import or
+            is something else.
     """
     origins = available(kind)
     if name not in origins:
         close = difflib.get_close_matches(name, origins, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(origins) or 'none'}"
-        raise PluginError(f"no {kind} is named '{name}'; {hint} ('theval list' shows all)")
+        raise PluginError(f"no {_words(kind)} is named '{name}'; {hint} ('theval list' shows all)")
     origin = origins[name]
     if origin.package == "theval":
         return origin.load()
     try:
-        return origin.load()
+        value = origin.load()
     except ThevalError:
         raise
     except Exception as error:  # a stranger's module can raise anything
         raise PluginError(
-            f"{kind} '{name}' of package '{origin.package}' failed to import ({type(error).__name__}: {error}); "
-            f"update or uninstall '{origin.package}'"
+            f"{_words(kind)} '{name}' of package '{origin.package}' failed to import "
+            f"({type(error).__name__}: {error}); update or uninstall '{origin.package}'"
         ) from error
+    _check(kind, origin, value)
+    return value
+
+
+def _check(kind: Kind, origin: Origin, value: object) -> None:
+    from thead_eval.types import FeatureMetric, FeatureNetwork, PixelMetric, SetMetric  # imports torch
+
+    wanted: dict[Kind, tuple[type, ...]] = {
+        "metric": (PixelMetric, FeatureMetric, SetMetric),
+        "features": (FeatureNetwork,),
+    }
+    where = f"{_words(kind)} '{origin.name}' of package '{origin.package}' ({origin.target})"
+    if kind in wanted and not isinstance(value, wanted[kind]):
+        names = " or ".join(t.__name__ for t in wanted[kind])
+        raise PluginError(f"{where} is of type {type(value).__name__}; its entry point must name a value of {names}")
+    if kind not in wanted and not callable(value):
+        raise PluginError(
+            f"{where} is of type {type(value).__name__}; its entry point must name a callable that takes a device"
+        )
+    name = getattr(value, "name", origin.name)
+    if kind in wanted and name != origin.name:
+        raise PluginError(f"{where} calls itself '{name}'; name the entry point so too, as results carry that name")
+
+
+def _words(kind: Kind) -> str:
+    return "feature network" if kind == "features" else kind
 
 
 def _import(target: str) -> Any:  # Any: as `load`
