@@ -1,0 +1,247 @@
+"""Faces followed through a video: detection on some frames, landmarks on all, and a fixed crop around each head.
+
+Between detections a face's box comes from its landmarks in the frame before. Where it cannot be told whose face is
+whose (two meet, or none is found where one was), tracks end, and new ones begin: a track never changes person
+without a word.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from thead_eval.faces import Detector, Landmarker, face_box, overlap
+
+CUT = 24.0  # mean difference, in grey levels of a 32 x 32 picture, from one frame to the next
+DISSOLVE = 48.0  # the same, over as many frames as lie between detections
+JUMP = 0.6  # a face that overlaps itself a frame earlier by less than this is looked for at once
+SAME = 0.4  # a detection that overlaps a track by this much confirms it
+DRIFT = 0.6  # below this the landmarks are taken again, from the detection's box
+MEET = 0.15  # two faces that overlap by more than this cannot be told apart
+APART = 0.1  # a face that overlaps another by less than this may begin a track
+MISSES = 2  # detections in a row that may fail to confirm a track
+REACH = 2.2  # sides of its own box within which a face must stay for one crop to hold it
+
+
+@dataclass(frozen=True)
+class Track:
+    """One face in consecutive frames of one shot."""
+
+    first_frame: int
+    points: Tensor  # [T, 68, 2] float32, pixels of the pictures that were searched
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def times(self, x: float, y: float) -> "Track":
+        """The same in pictures of another size. Pixel 0's centre is 0, so that its left edge is -0.5."""
+        return Track(self.first_frame, (self.points + 0.5) * torch.tensor([x, y]) - 0.5)
+
+
+class Search(NamedTuple):
+    """What was found in a video."""
+
+    frames: int
+    tracks: list[Track]  # by first frame, then from left to right
+
+
+class Crop(NamedTuple):
+    """A square in pixels of the source: whole numbers, so that a crop of the right size copies pixels."""
+
+    x: int
+    y: int
+    side: int
+
+
+@dataclass
+class _Open:
+    """A track that may go on."""
+
+    first_frame: int
+    points: list[Tensor]  # [68, 2] each
+    box: Tensor  # [4], of the last frame
+    scores: list[float]  # of the detections that confirmed it
+    confirmed: int  # frames up to and including the last of them
+    misses: int = 0
+
+
+def track_faces(
+    pictures: Iterable[NDArray[np.uint8]], detector: Detector, landmarker: Landmarker, confident: float, every: int
+) -> Search:
+    """Follow all faces through [H, W, 3] RGB pictures of one size, which are held one at a time.
+
+    Args:
+        pictures: Consecutive frames; may contain cuts.
+        detector: Gives doubtful boxes too.
+        landmarker: Takes its boxes.
+        confident: The score from which a box alone begins a track; doubtful ones only confirm.
+        every: Detect on every that many frames of a shot.
+    """
+    closed: list[Track] = []
+    faces: list[_Open] = []
+    thumbs: list[NDArray[np.float32]] = []  # of the last `every` frames
+    shot = 0  # its first frame
+    frames = 0
+    for number, picture in enumerate(pictures):
+        frames = number + 1
+        frame = torch.from_numpy(picture).permute(2, 0, 1)  # [3, H, W]
+        thumb = _thumb(picture)
+        if thumbs and (_differ(thumb, thumbs[-1]) > CUT or _differ(thumb, thumbs[0]) > DISSOLVE):
+            closed += _close(faces)
+            faces, thumbs, shot = [], [], number
+        thumbs = [*thumbs[-every + 1 :], thumb] if every > 1 else [thumb]
+
+        jumped = _follow(faces, frame, landmarker)
+        met = _meeting(faces)
+        closed += _close([face for face in faces if face in met], drop_last=True)
+        faces = [face for face in faces if face not in met]
+
+        since = number - shot
+        eager = not faces and since < every  # a shot's first frames are worth a closer look
+        if since % every == 0 or jumped or met or eager:
+            boxes = detector(frame[None])[0]
+            lost, boxes = _confirm(faces, boxes, frame, landmarker)
+            closed += _close(lost)
+            faces = [face for face in faces if face not in lost]
+            faces += _begin(faces, boxes[boxes[:, 4] >= confident], frame, landmarker, number)
+    closed += _close(faces)
+    closed.sort(key=lambda track: (track.first_frame, float(track.points[0, :, 0].mean())))
+    return Search(frames, closed)
+
+
+def _thumb(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    small = Image.fromarray(picture).resize((32, 32), Image.Resampling.BOX).convert("L")
+    return np.asarray(small, dtype=np.float32)
+
+
+def _differ(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    return float(np.abs(a - b).mean())
+
+
+def _follow(faces: list[_Open], frame: Tensor, landmarker: Landmarker) -> bool:
+    """Add this frame's landmarks to each face; True where one is not where it was."""
+    if not faces:
+        return False
+    before = torch.stack([face.box for face in faces])
+    points = landmarker(frame.expand(len(faces), -1, -1, -1), before)
+    after = face_box(points)
+    for face, own, box in zip(faces, points, after, strict=True):
+        face.points.append(own)
+        face.box = box
+    return bool((overlap(before, after).diagonal() < JUMP).any())
+
+
+def _meeting(faces: list[_Open]) -> list[_Open]:
+    """The faces that overlap another."""
+    met = []
+    for a, b in combinations(faces, 2):
+        if float(overlap(a.box[None], b.box[None])) > MEET:
+            met += [a, b]
+    return met
+
+
+def _confirm(faces: list[_Open], boxes: Tensor, frame: Tensor, landmarker: Landmarker) -> tuple[list[_Open], Tensor]:
+    """Match detections with faces, best overlap first: the faces that are lost, and the boxes that are left."""
+    left = torch.ones(len(boxes), dtype=torch.bool)
+    unmatched = list(faces)
+    if faces and len(boxes):
+        shared = overlap(torch.stack([face.box for face in faces]), boxes)  # [faces, boxes]
+        while float(shared.max()) >= SAME:
+            row, column = divmod(int(shared.argmax()), len(boxes))
+            face, box = faces[row], boxes[column]
+            if float(shared[row, column]) < DRIFT:
+                face.points[-1] = landmarker(frame[None], box[None, :4])[0]
+                face.box = face_box(face.points[-1][None])[0]
+            face.scores.append(float(box[4]))
+            face.confirmed = len(face.points)
+            face.misses = 0
+            unmatched.remove(face)
+            left[column] = False
+            shared[row], shared[:, column] = 0, 0
+    for face in unmatched:
+        face.misses += 1
+    return [face for face in unmatched if face.misses > MISSES], boxes[left]
+
+
+def _begin(faces: list[_Open], boxes: Tensor, frame: Tensor, landmarker: Landmarker, number: int) -> list[_Open]:
+    """A track for each box that lies apart from all faces and from the other boxes."""
+    others = torch.cat([boxes[:, :4], *(face.box[None] for face in faces)])
+    crowded = overlap(boxes[:, :4], others) >= APART  # [boxes, boxes + faces]; each overlaps itself
+    new = []
+    for box in boxes[crowded.sum(dim=1) == 1]:
+        points = landmarker(frame[None], box[None, :4])
+        new.append(_Open(number, [points[0]], face_box(points)[0], [float(box[4])], confirmed=1))
+    return new
+
+
+def _close(faces: list[_Open], *, drop_last: bool = False) -> list[Track]:
+    """The tracks, without the frames after the last detection that confirmed them where a later one did not."""
+    tracks = []
+    for face in faces:
+        length = len(face.points) - drop_last if face.misses == 0 else min(face.confirmed, len(face.points) - drop_last)
+        if length:
+            tracks.append(Track(face.first_frame, torch.stack(face.points[:length])))
+    return tracks
+
+
+# Crops.
+
+HEAD_LEFT, HEAD_TOP, HEAD_RIGHT, HEAD_BOTTOM = 0.30, 0.55, 0.30, 0.20  # the head around its face box, in boxes
+FRAMING = 2.05  # side of a crop in face boxes: the usual framing of talking-head sets
+FACE_HEIGHT = 0.53  # of the face box's centre in the crop
+FULL = 0.75  # a square frame of which the crop would take this much is a head crop already
+
+
+def split_by_reach(track: Track) -> list[Track]:
+    """The track in pieces in each of which the head stays within what one crop can hold."""
+    boxes = face_box(track.points)  # [T, 4]
+    pieces = []
+    start = 0
+    while start < len(track):
+        low = boxes[start:, :2].cummin(dim=0).values
+        high = boxes[start:, 2:].cummax(dim=0).values
+        side = (boxes[start:, 2] - boxes[start:, 0]).cummax(dim=0).values  # [T - start]
+        beyond = ((high - low).amax(dim=1) > REACH * side).nonzero()
+        length = int(beyond[0]) if len(beyond) else len(track) - start
+        pieces.append(Track(track.first_frame + start, track.points[start : start + length]))
+        start += length
+    return pieces
+
+
+def head_crop(track: Track, width: int, height: int) -> Crop:
+    """A square that holds the head in all frames of the track, in a source of this size.
+
+    It leaves the frame only where the landmarks themselves would not fit otherwise. A square source that it would
+    nearly fill is taken whole.
+    """
+    boxes = face_box(track.points)  # [T, 4]
+    side = float((boxes[:, 2] - boxes[:, 0]).median())
+    margin = side * torch.tensor([-HEAD_LEFT, -HEAD_TOP, HEAD_RIGHT, HEAD_BOTTOM])
+    heads = boxes + margin
+    low = heads[:, :2].quantile(0.01, dim=0)  # [2]; a few wild frames do not count
+    high = heads[:, 2:].quantile(0.99, dim=0)
+    wanted = max(FRAMING * side, float((high - low).max()))
+
+    points = track.points.flatten(0, 1)  # [T * 68, 2]
+    extent = float((points.amax(dim=0) - points.amin(dim=0)).max()) + 0.2 * side
+    fits = min(width, height)
+    crop = round(min(wanted, max(fits, extent)))
+    if width == height and crop >= FULL * width and extent <= width:
+        return Crop(0, 0, width)
+    x = float(low[0] + high[0]) / 2 - crop / 2
+    y = float(boxes[:, 1].median() + boxes[:, 3].median()) / 2 - FACE_HEIGHT * crop
+    y = min(y, float(low[1])) if float(high[1] - low[1]) <= crop else float(low[1] + high[1]) / 2 - crop / 2
+    return Crop(_into_frame(x, crop, width), _into_frame(y, crop, height), crop)
+
+
+def _into_frame(start: float, length: int, limit: int) -> int:
+    """Where an interval of this length begins once moved into the frame; in its middle where it is longer."""
+    if length >= limit:
+        return (limit - length) // 2
+    return min(max(round(start), 0), limit - length)
