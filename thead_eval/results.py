@@ -21,6 +21,7 @@ class Measurement(BaseModel):
     value: float | None  # None: could not be computed; `note` says why
     low: float | None = None  # 95 % interval from resampling identities; None with fewer than two of them
     high: float | None = None
+    sd: float | None = None  # calibration rows only: standard deviation of the pairs' values
     unit: str = ""
     higher_is_better: bool
     n_frames: int  # judged

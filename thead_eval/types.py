@@ -178,6 +178,7 @@ class FeatureMetric:
     summary: str
     features: tuple[str, ...]  # names of the feature networks it reads
     compare: Callable[[Mapping[str, Features], Mapping[str, Features]], FrameValues]  # (fake, real) of one length
+    undefined_ends: int = 0  # frames at each end of a clip that have no value by definition, and are no failures
 
 
 class FeatureSet(NamedTuple):

@@ -1,0 +1,214 @@
+"""theval score: fakes to numbers."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from thead_eval.results import Failure, Measurement
+
+# Settings that a run's fakes depend on: it is continued only with the same.
+FIXED = (
+    "data",
+    "dataset",
+    "split",
+    "shots",
+    "identities",
+    "min_frames",
+    "cross_clip",
+    "seed",
+    "fakes",
+    "reals",
+    "pairs",
+)
+
+
+def _numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(sorted({int(part) for part in value.split(",")}))
+    except ValueError:
+        raise click.BadParameter(f"'{value}' is not a list of numbers such as 1,8,32") from None
+    if numbers[0] < 1:
+        raise click.BadParameter(f"'{value}': each must be 1 or more")
+    return numbers
+
+
+@click.command(short_help="Fakes against real frames: FID, SSIM, CSIM, landmarks.")
+@click.option("--data", type=click.Path(path_type=str), help="A prepared dataset (see 'theval prepare').")
+@click.option("--generator", "generators", multiple=True, help="By name; again for each more. Default: copy and warp.")
+@click.option("--shots", default="1,8,32", show_default=True, callback=_numbers, help="Support frames to adapt on.")
+@click.option("--split", type=click.Choice(["train", "val", "test", "all"]), default="test", show_default=True)
+@click.option("--identities", type=click.IntRange(1), help="Only the first so many people. Default: all of the split.")
+@click.option("--min-frames", type=click.IntRange(0), default=0, help="Leave out shorter clips.")
+@click.option("--cross-clip", is_flag=True, help="Support frames from another clip of the person than the targets.")
+@click.option("--fakes", type=click.Path(path_type=Path), help="Clips that others made: [GENERATOR/[SHOTS/]]NAME.mp4.")
+@click.option("--reals", type=click.Path(path_type=Path), help="The real clips that they reproduce: NAME.mp4.")
+@click.option(
+    "--pairs", type=click.Path(path_type=Path), help="CSV that pairs them: fake,real[,identity,generator,shots]."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder. Default: runs/<time>-score-<id>.")
+@click.option("--metrics", default="all", show_default=True, help="By name, with commas (see 'theval list metric').")
+@click.option("--device", default="cpu", show_default=True, help="Of the networks: cpu, cuda, cuda:1 ...")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the support frames and the intervals.")
+@click.option("--workers", type=click.IntRange(0), default=0, help="Processes. Default: one a core on a CPU.")
+@click.option("--json", "as_json", is_flag=True, help="Print measurements.json instead of a table.")
+def command(
+    data: str | None,
+    generators: tuple[str, ...],
+    shots: tuple[int, ...],
+    split: str,
+    identities: int | None,
+    min_frames: int,
+    cross_clip: bool,
+    fakes: Path | None,
+    reals: Path | None,
+    pairs: Path | None,
+    out: Path | None,
+    metrics: str,
+    device: str,
+    seed: int,
+    workers: int,
+    as_json: bool,
+) -> None:
+    """Judge fakes against the real frames that they reproduce.
+
+    With --data, each generator adapts to every person of the split on 1, 8 and 32 frames and reproduces 32 frames that
+    it has not seen from their landmarks. With --fakes and --reals, clips that others made are judged. With --out alone,
+    a run that is there is judged again, with other --metrics if you like. An interrupted command, run again, continues.
+
+    \b
+    Examples:
+      theval score --data dataset/ --generator copy --generator warp --shots 1,8,32 --out runs/controls
+      theval score --fakes made/ --reals originals/ --out runs/theirs
+      theval score --out runs/controls --metrics lpips_alex,fid
+      theval report runs/controls -o report.html
+    """
+    from benchmarks.pairs import pair_by_name, pair_by_table
+    from benchmarks.shots import ShotsConfig, predict
+    from thead_eval import plugins
+    from thead_eval.cli.progress import progress_bars
+    from thead_eval.data import open_dataset
+    from thead_eval.errors import ConfigError
+    from thead_eval.judging import read_pairs, write_pairs
+    from thead_eval.results import read_run, write_measurements
+    from thead_eval.run import default_path, open_run
+    from thead_eval.scoring import score_pairs
+
+    if (fakes is None) != (reals is None) or (pairs and not fakes):
+        raise ConfigError("--fakes and --reals go together; name both folders, and --pairs only with them")
+    if data and fakes:
+        raise ConfigError("--data makes fakes and --fakes reads them; name one of the two")
+    names = tuple(plugins.available("metric")) if metrics == "all" else tuple(metrics.split(","))
+    for name in names:
+        plugins.load("metric", name)
+    _check_device(device)
+    config: dict[str, Any]
+    if data:
+        shots_config = ShotsConfig(
+            data,
+            split,  # type: ignore[arg-type]  # one of click's choices
+            generators or ("copy", "warp"),
+            shots,
+            identities,
+            min_frames,
+            cross_clip,
+            seed,
+            device,
+        )
+        config = vars(shots_config) | {"generators": list(shots_config.generators), "shots": list(shots)}
+        config["dataset"] = open_dataset(data).sha256
+    elif fakes:
+        config = {"fakes": str(fakes), "reals": str(reals), "pairs": str(pairs) if pairs else None, "seed": seed}
+        config["device"] = device
+    elif out:
+        config = read_run(out).config | {"device": device}
+        seed = config["seed"]
+    else:
+        raise ConfigError(
+            "nothing to judge; name a dataset with --data, clips with --fakes and --reals, or a run with --out"
+        )
+    config["metrics"] = list(names)
+    run = open_run(out or default_path("score"), config, FIXED)
+
+    with progress_bars() as progress:
+        if data:
+            described = {"path": data}
+            run.record("predicting", config, described, {}, [])
+            # A process per core pays off where each has a few people to work through.
+            pairs_found = predict(shots_config, run, workers or _workers(device), progress)
+        elif fakes and reals:
+            pairs_found = pair_by_table(pairs, fakes, reals) if pairs else pair_by_name(fakes, reals)
+        else:
+            pairs_found = read_pairs(run.path)
+        write_pairs(run.path, pairs_found)
+        run.record("scoring", config, pairs_found.dataset, {}, [])
+        outcome = score_pairs(run, pairs_found, names, seed, device, workers or _workers(device), progress)
+    config["sizes"] = outcome.sizes
+    write_measurements(run.path, outcome.measurements)
+    run.record("complete", config, pairs_found.dataset, outcome.weights, outcome.failures)
+    if as_json:
+        click.echo((run.path / "measurements.json").read_text(), nl=False)
+    else:
+        _print_table(outcome.measurements, outcome.failures, run.path)
+
+
+def _workers(device: str) -> int:
+    """A process per core; one where the networks are on an accelerator, which does not share well."""
+    return len(os.sched_getaffinity(0)) if device == "cpu" else 1
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    from thead_eval.errors import ConfigError
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device {device} cannot be used here ({reason}); 'theval doctor' shows what can") from None
+
+
+def _print_table(measurements: list["Measurement"], failures: list["Failure"], run: Path) -> None:
+    """Metrics down, shots across; a row per generator."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    judged = [m for m in measurements if "pair" not in m.labels]
+    computed = [m for m in judged if m.value is not None]
+    columns = sorted({m.labels.get("shots", "") for m in judged}, key=lambda shots: int(shots or 0))
+    table = Table(caption=f"value [95 % interval over people]; full record in {run}")
+    for heading in ("metric", "better", "generator"):
+        table.add_column(heading)
+    for shots in columns:
+        table.add_column(f"{shots}-shot" if shots else "value", justify="right")
+    cells = {(m.metric, m.labels["generator"], m.labels.get("shots", "")): m for m in computed}
+    for metric in dict.fromkeys(m.metric for m in computed):
+        for generator in dict.fromkeys(m.labels["generator"] for m in computed if m.metric == metric):
+            row = [cells.get((metric, generator, shots)) for shots in columns]
+            better = "higher" if next(m for m in row if m).higher_is_better else "lower"
+            table.add_row(metric, better, generator, *(_cell(m) for m in row))
+        table.add_section()
+    console.print(table)
+    for calibration in (m for m in measurements if "pair" in m.labels and m.value is not None):
+        console.print(f"{calibration.metric}: {calibration.labels['pair']} score {calibration.value:.3f} here")
+    for note in dict.fromkeys(f"{m.metric}: {m.note}" for m in judged if m.note):
+        console.print(note, style="yellow", highlight=False, markup=False)
+    worst = max(judged, key=lambda m: m.n_failed, default=None)
+    if worst and worst.n_failed:
+        console.print(f"frames that could not be judged: up to {worst.n_failed} ({worst.metric})", style="yellow")
+    if failures:
+        console.print(f"{len(failures)} failures; the first: {failures[0].item}: {failures[0].reason}", markup=False)
+    console.print(f"Next: theval report {run} -o report.html", highlight=False)
+
+
+def _cell(measurement: "Measurement | None") -> str:
+    if measurement is None or measurement.value is None:
+        return "-"
+    text = f"{measurement.value:.4g}"
+    if measurement.low is not None and measurement.high is not None:
+        text += f" [{measurement.low:.3g}, {measurement.high:.3g}]"
+    return text
