@@ -62,7 +62,7 @@ def _prepare_heads(
 
 
 def write_video(path: Path, frames: Tensor, fps: float = 25.0, codec: str = "libx264", pixels: str = "yuv420p") -> None:
-    """Frames [T, 3, H, W] uint8 RGB as a video in any codec and pixel format that PyAV carries, to read back in tests."""
+    """Frames [T, 3, H, W] uint8 RGB as a video in any codec and pixel format that PyAV has, to read back in tests."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
         assert isinstance(stream, av.VideoStream)
