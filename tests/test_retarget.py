@@ -1,0 +1,99 @@
+"""Relative motion: the source keeps its shape and place, and takes the driver's movement."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from thead_eval.errors import NoFaceFound
+from thead_eval.retarget import find_neutral, relative_motion
+from thead_eval.synthetic import Pose, head_clip, make_head, make_scene, render_head
+from thead_eval.types import Landmarks
+
+
+def track(poses: list[Pose], identity: int = 0, size: int = 256) -> Landmarks:
+    head, scene = make_head(identity), make_scene(identity, 0)
+    points = [torch.from_numpy(render_head(head, scene, pose, size)[1]).float() for pose in poses]
+    return Landmarks(torch.stack(points), torch.ones(len(poses), dtype=torch.bool))
+
+
+def moved(landmarks: Landmarks, scale: float, angle: float, shift: tuple[float, float]) -> Landmarks:
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    turn = torch.tensor([[cos, -sin], [sin, cos]])
+    return Landmarks(landmarks.points @ turn.T + torch.tensor(shift), landmarks.found)
+
+
+@pytest.fixture(scope="module")
+def driving() -> Landmarks:
+    return head_clip(1, 40, 64, fps=5)[1]
+
+
+@pytest.fixture(scope="module")
+def source() -> Tensor:
+    return track([Pose()], identity=2).points[0]
+
+
+def test_the_neutral_frame_gives_the_source_itself(driving: Landmarks, source: Tensor) -> None:
+    result = relative_motion(driving, source, neutral=7)
+    torch.testing.assert_close(result.points[7], source, rtol=0, atol=1e-4)
+
+
+def test_where_the_drivers_camera_stood_has_no_effect(driving: Landmarks, source: Tensor) -> None:
+    result = relative_motion(driving, source)
+    other = relative_motion(moved(driving, 2.5, 0.4, (300.0, -90.0)), source)
+    torch.testing.assert_close(other.points, result.points, rtol=0, atol=2e-2)
+
+
+def test_the_result_moves_with_the_source(driving: Landmarks, source: Tensor) -> None:
+    result = relative_motion(driving, source)
+    larger = relative_motion(driving, 2 * source + 10)
+    torch.testing.assert_close(larger.points, 2 * result.points + 10, rtol=0, atol=2e-2)
+
+
+def test_a_head_that_only_shifts_and_tilts_leaves_the_sources_shape(source: Tensor) -> None:
+    still = track([Pose(), Pose()], identity=5)
+    tilted = moved(still, 1.2, 0.5, (20.0, -10.0))
+    driving = Landmarks(torch.stack([still.points[0], tilted.points[1]]), still.found)
+    result = relative_motion(driving, source, neutral=0).points[1]
+    expected = moved(Landmarks(source[None], torch.tensor([True])), 1.2, 0.5, (0.0, 0.0)).points[0]
+    torch.testing.assert_close(result - result.mean(0), expected - expected.mean(0), rtol=0, atol=1e-3)
+
+
+def test_an_open_mouth_opens_the_sources_mouth_and_nothing_else(source: Tensor) -> None:
+    driving = track([Pose(), Pose(mouth=1.0)], identity=5)
+    result = relative_motion(driving, source, neutral=0).points
+    opened = (result[1, 66] - result[1, 62]).norm() - (result[0, 66] - result[0, 62]).norm()
+    assert opened > 10
+    torch.testing.assert_close(result[1, 17:48], source[17:48], rtol=0, atol=0.1)
+
+
+def test_the_same_person_is_driven_to_the_same_points(driving: Landmarks) -> None:
+    result = relative_motion(driving, driving.points[3], neutral=3)
+    torch.testing.assert_close(result.points, driving.points, rtol=0, atol=1e-3)
+
+
+def test_neutral_is_found_among_yaw_open_mouth_and_blink() -> None:
+    poses = [Pose(yaw=0.4), Pose(mouth=1.0), Pose(blink=1.0), Pose(yaw=-0.3), Pose(), Pose(mouth=0.3, blink=0.5)]
+    assert find_neutral(track(poses)) == 4
+
+
+def test_rows_without_a_face_stay_so(driving: Landmarks, source: Tensor) -> None:
+    points, found = driving.points.clone(), driving.found.clone()
+    points[5], found[5] = torch.nan, False
+    result = relative_motion(Landmarks(points, found), source)
+    assert result.points[5].isnan().all() and not result.found[5]
+    assert result.points[result.found].isfinite().all()
+    torch.testing.assert_close(result.points[6], relative_motion(driving, source).points[6], rtol=0, atol=1e-4)
+
+
+def test_what_cannot_be_done_says_so(driving: Landmarks, source: Tensor) -> None:
+    nothing = Landmarks(torch.full((2, 68, 2), torch.nan), torch.zeros(2, dtype=torch.bool))
+    with pytest.raises(NoFaceFound, match="none of 2 driving frames has landmarks"):
+        relative_motion(nothing, source)
+    with pytest.raises(NoFaceFound, match="driving frame 1 has no landmarks"):
+        relative_motion(nothing, source, neutral=1)
+    with pytest.raises(NoFaceFound, match="the source picture has no landmarks"):
+        relative_motion(driving, nothing.points[0])
+    with pytest.raises(ValueError, match=r"must be \[68, 2\]"):
+        relative_motion(driving, source[:5])
