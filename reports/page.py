@@ -1,0 +1,191 @@
+"""Puts a report together: one HTML file that needs nothing else, and its numbers as CSV beside it."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from reports import answer, downloads, plots, strips, tables
+from reports.numbers import and_words, count_words, digits, write_count, write_number
+from reports.runs import Run, metric_order, open_runs, shots_words
+from thead_eval import plugins
+from thead_eval.errors import RunError, ThevalError
+from thead_eval.results import Failure
+
+Watch = Callable[[Sequence[strips.Plan]], Iterable[strips.Plan]]
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files of a report."""
+
+    html: Path
+    measurements: Path
+    identities: Path
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a metric's name fixes."""
+
+    metric: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class FailureGroup:
+    """Failures with the same reason."""
+
+    run: str
+    reason: str
+    failures: tuple[Failure, ...]
+
+
+def write_report(folders: Sequence[Path], out: Path, watch: Watch = iter) -> Written:
+    """Write `out` (HTML), and beside it NAME.csv and NAME-identities.csv. The same runs give the same bytes.
+
+    Args:
+        folders: Run folders, in the order in which they are to be shown.
+        out: The HTML file; its folder is made where it is missing.
+        watch: Wraps the list of strips that are made one by one, to show progress.
+
+    Raises:
+        RunError: a folder is no finished run, or the files cannot be written.
+    """
+    runs = open_runs(folders)
+    made = [strips.make_strip(plan) for plan in watch(strips.plan_strips(runs))]
+    written = Written(out, out.with_suffix(".csv"), out.with_name(f"{out.stem}-identities.csv"))
+    content = {
+        written.html: render(runs, made, written),
+        written.measurements: downloads.measurements_csv(runs),
+        written.identities: downloads.identities_csv(runs),
+    }
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for path, text in content.items():
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(
+            f"'{error.filename or out}' cannot be written ({error.strerror}); name another file with -o"
+        ) from error
+    return written
+
+
+def render(runs: Sequence[Run], made: Sequence[strips.Strip], written: Written) -> str:
+    """The page."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"commands": _commands, "count": write_count, "json": _json, "sentence": _sentence}
+    folder = files("reports")
+    template = environment.from_string(folder.joinpath("report.html.j2").read_text(encoding="utf-8"))
+    columns = tables.columns_of(runs)
+    return template.render(
+        css=Markup(folder.joinpath("report.css").read_text(encoding="utf-8")),
+        runs=runs,
+        title=" and ".join(run.label for run in runs) if len(runs) < 3 else f"{runs[0].label} and {len(runs) - 1} more",
+        paragraph=answer.paragraph(runs),
+        cards=answer.cards(runs),
+        warnings=answer.warnings(runs),
+        tables=tables.tables(runs),
+        comparisons=tables.comparisons(runs) if len(runs) > 1 else [],
+        unscored=tables.unscored(runs),
+        looks=plots.looks(runs),
+        legend=plots.legend(runs),
+        curves=plots.curves(runs),
+        spreads=plots.spreads(runs),
+        strips=list(strips.strips_by_condition(made)),
+        tile_kinds=strips.TILES,
+        published=tables.published()["reference"],
+        published_rows=tables.published_rows(runs),
+        all_rows=tables.all_rows(runs),
+        columns=columns,
+        style=digits,
+        write=write_number,
+        definitions=definitions(runs),
+        failures=failure_groups(runs),
+        settings=settings(runs),
+        packages=_side_by_side(runs, {run.key: run.record.packages for run in runs}),
+        weights=_side_by_side(runs, {run.key: run.record.weights for run in runs}),
+        measurements_csv=downloads.data_uri(downloads.measurements_csv(runs)),
+        identities_csv=downloads.data_uri(downloads.identities_csv(runs)),
+        written=written,
+        and_words=and_words,
+        count_words=count_words,
+        shots_words=shots_words,
+    )
+
+
+def definitions(runs: Sequence[Run]) -> list[Definition]:
+    """What each metric's name fixes, where this installation knows the name."""
+    found = []
+    for name in metric_order(m.metric for run in runs for m in run.measurements):
+        try:
+            found.append(Definition(name, plugins.load("metric", name).summary))
+        except ThevalError:
+            found.append(
+                Definition(name, "a plug-in's metric; the plug-in is not installed where this report was made")
+            )
+    return found
+
+
+def failure_groups(runs: Sequence[Run]) -> list[FailureGroup]:
+    """Failures by run and reason, the most frequent first."""
+    groups: dict[tuple[str, str], list[Failure]] = {}
+    for run in runs:
+        for failure in run.record.failures:
+            groups.setdefault((run.key, failure.reason), []).append(failure)
+    made = [FailureGroup(key, reason, tuple(own)) for (key, reason), own in groups.items()]
+    return sorted(made, key=lambda group: -len(group.failures))
+
+
+def settings(runs: Sequence[Run]) -> list[tuple[str, tuple[str, ...]]]:
+    """What each run was made with: a name, and a text per run."""
+    return _side_by_side(runs, {run.key: _settings_of(run) for run in runs})
+
+
+def _settings_of(run: Run) -> dict[str, str]:
+    record = run.record
+    commit = f"{record.commit[:12]}{' with changes' if record.dirty else ''}" if record.commit else "not recorded"
+    return {
+        "command": " ".join(record.command),
+        "started": record.started,
+        "took": _duration(record.seconds),
+        "device": record.device,
+        "seed": str(record.seed),
+        "python": record.python,
+        "commit": commit,
+    } | {f"data: {name}": value for name, value in record.dataset.items()}
+
+
+def _side_by_side(runs: Sequence[Run], own: dict[str, dict[str, str]]) -> list[tuple[str, tuple[str, ...]]]:
+    """A name and a text per run; an em dash where a run has none."""
+    names = dict.fromkeys(name for run in runs for name in own[run.key])
+    return [(name, tuple(own[run.key].get(name, "—") for run in runs)) for name in names]
+
+
+def _duration(seconds: float) -> str:
+    """'42 s', '3 min 20 s', '2 h 5 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.0f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _commands(text: str) -> Markup:
+    """Text with its quoted theval commands set as code."""
+    return Markup(re.sub(r"&#39;(theval [^&]+)&#39;", r"<code>\1</code>", str(escape(text))))
+
+
+def _sentence(text: str) -> str:
+    """With a capital, and one full stop."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True)

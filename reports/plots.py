@@ -1,0 +1,342 @@
+"""Plots as inline SVG: coloured by the page's style sheet, so that they follow light, dark and print."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+from matplotlib.ticker import MaxNLocator
+
+from reports.numbers import Digits, count_words, digits, write_interval, write_number
+from reports.runs import Condition, Run, by_condition, calibrations, shots_order, shots_words
+from reports.tables import Column, calibration_band, columns_of
+from thead_eval.results import Measurement
+
+WIDTH = 340  # user units: a phone's width, so that text keeps its size where one plot fills the screen
+COLOURS = 6  # .c0 to .c5 in report.css; more series repeat them with another shape
+SHAPES = ("circle", "square", "diamond", "up", "down")
+
+
+@dataclass(frozen=True)
+class Look:
+    """A series' colour and shape; the same in every plot and table of a report."""
+
+    colour: str  # class of the style sheet
+    shape: str
+    dashed: bool  # a later run's generator of the same name
+
+
+@dataclass(frozen=True)
+class Plot:
+    """An SVG and what stands above it."""
+
+    metric: str
+    better: str
+    arrow: str
+    unit: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Legend:
+    """A series' name beside its sign."""
+
+    name: str
+    colour: str
+    svg: Markup
+
+
+def looks(runs: Sequence[Run]) -> dict[Condition, Look]:
+    """Series to look: colour and shape by generator, dashes for the same generator in a later run."""
+    generators: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
+    result: dict[Condition, Look] = {}
+    for condition in by_condition(runs):
+        series = condition.series
+        if series not in result:
+            key = (series.generator, series.extra)
+            again = key in generators
+            index = generators.setdefault(key, len(generators))
+            shape = SHAPES[(index + index // COLOURS) % len(SHAPES)]
+            result[series] = Look(f"c{index % COLOURS}", shape, dashed=again)
+    return result
+
+
+def legend(runs: Sequence[Run]) -> list[Legend]:
+    """Each series once."""
+    entries = []
+    for series, look in looks(runs).items():
+        dash = ' stroke-dasharray="4 3"' if look.dashed else ""
+        svg = Markup(
+            f'<svg class="sign {look.colour}" viewBox="0 0 28 12" width="28" height="12" aria-hidden="true">'
+            f'<line class="curve" x1="0" y1="6" x2="28" y2="6"{dash}/>{_marker(look, 14, 6)}</svg>'
+        )
+        entries.append(Legend(series.name, look.colour, svg))
+    return entries
+
+
+def curves(runs: Sequence[Run]) -> list[Plot]:
+    """Each metric over shots, where some series has two or more numbers of shots."""
+    conditions = by_condition(runs)
+    series_looks = looks(runs)
+    plots = []
+    for name, column in columns_of(runs).items():
+        series: dict[Condition, dict[str, Measurement]] = {}
+        for condition, measurements in conditions.items():
+            measurement = measurements.get(name)
+            if condition.shots is not None and measurement is not None and measurement.value is not None:
+                series.setdefault(condition.series, {})[condition.shots] = measurement
+        if any(len(points) > 1 for points in series.values()):
+            svg = _curve(column, series, series_looks, calibrations(runs, name))
+            plots.append(Plot(name, column.better, column.arrow, column.unit, svg))
+    return plots
+
+
+def spreads(runs: Sequence[Run]) -> list[Plot]:
+    """Each metric's value for every person, a row a condition."""
+    conditions = by_condition(runs)
+    series_looks = looks(runs)
+    plots = []
+    for name, column in columns_of(runs).items():
+        rows = {
+            condition: measurements[name]
+            for condition, measurements in conditions.items()
+            if name in measurements and any(v is not None for v in measurements[name].per_identity.values())
+        }
+        if rows:
+            svg = _spread(column, rows, series_looks, calibrations(runs, name))
+            plots.append(Plot(name, column.better, column.arrow, column.unit, svg))
+    return plots
+
+
+def _curve(
+    column: Column,
+    series: Mapping[Condition, Mapping[str, Measurement]],
+    series_looks: Mapping[Condition, Look],
+    lines: Sequence[tuple[Run, Measurement]],
+) -> Markup:
+    height, left, right, top, bottom = 210, 46, 14, 12, 32
+    shots = sorted({count for points in series.values() for count in points}, key=shots_order)
+    measurements = [m for points in series.values() for m in points.values()]
+    floors = sorted({m.noise_floor for m in measurements if m.noise_floor is not None})
+    ticks, style, low, high = _axis([*_reach(measurements), *floors, *_reach([m for _, m in lines])], count=6)
+
+    def y(value: float) -> float:
+        return top + (high - value) / (high - low) * (height - top - bottom)
+
+    dodge = 7.0
+    inner_left, inner_right = left + 8 + dodge * len(series) / 2, WIDTH - right - 8 - dodge * len(series) / 2
+    places = _places(shots)
+    x = {count: inner_left + places[count] * (inner_right - inner_left) for count in shots}
+
+    parts = []
+    for tick in ticks:
+        parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(_text(left - 6, y(tick) + 4, write_number(tick, style), "tick", "end"))
+    for count in shots:
+        parts.append(_text(x[count], height - 14, count, "tick", "middle"))
+    parts.append(_text((left + WIDTH - right) / 2, height - 1, "shots", "axis", "middle"))
+
+    for run, line in lines:
+        parts += _level(run, line, left, WIDTH - right, y)
+    for floor in floors:
+        parts.append(f'<line class="floor" x1="{left}" x2="{WIDTH - right}" y1="{y(floor):.1f}" y2="{y(floor):.1f}"/>')
+    if floors:
+        parts.append(_text(WIDTH - right, y(floors[-1]) - 4, "noise floor", "level", "end"))
+
+    for index, (name, points) in enumerate(series.items()):
+        look = series_looks[name]
+        shift = (index - (len(series) - 1) / 2) * dodge
+        known = [(x[count] + shift, points[count]) for count in shots if count in points]
+        path = " ".join(f"{'L' if i else 'M'}{px:.1f} {y(m.value or 0.0):.1f}" for i, (px, m) in enumerate(known))
+        dash = ' stroke-dasharray="5 4"' if look.dashed else ""
+        parts.append(f'<g class="{look.colour}"><path class="curve" d="{path}"{dash}/>')
+        for px, m in known:
+            assert m.value is not None
+            if m.low is not None and m.high is not None:
+                parts.append(
+                    f'<line class="whisker" x1="{px:.1f}" x2="{px:.1f}" y1="{y(m.low):.1f}" y2="{y(m.high):.1f}"/>'
+                )
+            parts.append(_marker(look, px, y(m.value)))
+        parts.append("</g>")
+    told = "; ".join(
+        f"{name.name}: "
+        + ", ".join(
+            f"{_told(points[count], column.style)} at {shots_words(count)}" for count in shots if count in points
+        )
+        for name, points in series.items()
+    )
+    return _svg(height, f"{column.metric} over shots, {column.better}. {told}.", parts)
+
+
+def _spread(
+    column: Column,
+    rows: Mapping[Condition, Measurement],
+    series_looks: Mapping[Condition, Look],
+    lines: Sequence[tuple[Run, Measurement]],
+) -> Markup:
+    left, right, top, bottom, lane, gap = 92, 12, 6, 22, 24, 8
+    values = {c: [v for v in m.per_identity.values() if v is not None] for c, m in rows.items()}
+    everything = [v for own in values.values() for v in own]
+    ticks, style, low, high = _axis(
+        [*everything, *_reach(list(rows.values())), *_reach([m for _, m in lines])], count=4
+    )
+
+    def x(value: float) -> float:
+        return left + (value - low) / (high - low) * (WIDTH - right - left)
+
+    centres: list[float] = []
+    position, previous = float(top), next(iter(rows)).shots
+    for condition in rows:
+        if condition.shots != previous:
+            position, previous = position + gap, condition.shots
+        centres.append(position + lane / 2)
+        position += lane
+    lowest = position
+    marked = [(x(line.value), run, line) for run, line in lines if line.value is not None]
+    middles = [min(max(place, left + 40), WIDTH - right - 40) for place, _, _ in marked]
+    levels = _levels(middles, apart=92)
+    height = lowest + bottom + 13 * (max(levels, default=-1) + 1)
+
+    parts = []
+    for tick in ticks:
+        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top}" y2="{lowest:.1f}"/>')
+        parts.append(_text(x(tick), lowest + 15, write_number(tick, style), "tick", "middle"))
+    for (place, run, line), middle, level in zip(marked, middles, levels, strict=True):
+        if band := calibration_band(line):
+            start, end = (min(max(x(edge), left), WIDTH - right) for edge in band)
+            parts.append(
+                f'<rect class="band" x="{start:.1f}" width="{end - start:.1f}" y="{top}" height="{lowest - top:.1f}"/>'
+            )
+        ends = f'x1="{place:.1f}" x2="{place:.1f}" y1="{top}" y2="{lowest:.1f}"'
+        parts.append(f'<line class="calibration" {ends}/>')
+        name = f"{run.key} {line.labels['pair']}".strip()
+        parts.append(_text(middle, lowest + 29 + 13 * level, name, "level", "middle"))
+
+    for condition, centre in zip(rows, centres, strict=True):
+        measurement, look = rows[condition], series_looks[condition.series]
+        name = condition.name if condition.shots is None else f"{condition.name} · {condition.shots}"
+        parts.append(_text(left - 8, centre + 4, _shorten(name, 15), "row", "end", title=condition.full_name))
+        dots = "".join(
+            f"M{x(v):.1f} {centre + _jitter(i) * lane * 0.58:.1f}h0" for i, v in enumerate(values[condition])
+        )
+        parts.append(f'<g class="{look.colour}"><path class="dots" d="{dots}"/></g>')
+        if measurement.value is not None:
+            if measurement.low is not None and measurement.high is not None:
+                parts.append(
+                    f'<line class="mean-interval" x1="{x(measurement.low):.1f}" x2="{x(measurement.high):.1f}" '
+                    f'y1="{centre:.1f}" y2="{centre:.1f}"/>'
+                )
+            middle = x(measurement.value)
+            parts.append(
+                f'<line class="mean" x1="{middle:.1f}" x2="{middle:.1f}" y1="{centre - 8:.1f}" y2="{centre + 8:.1f}"/>'
+            )
+    told = "; ".join(
+        f"{condition.full_name}: {count_words(len(own), 'person', 'people')} from "
+        f"{write_number(min(own), column.style)} to {write_number(max(own), column.style)}, "
+        f"mean {_told(rows[condition], column.style)}"
+        for condition, own in values.items()
+    )
+    return _svg(height, f"{column.metric} of each person, {column.better}. {told}.", parts)
+
+
+def _level(run: Run, line: Measurement, left: float, right: float, y: Callable[[float], float]) -> list[str]:
+    """A calibration line with its interval, across the plot."""
+    if line.value is None:
+        return []
+    parts = []
+    if band := calibration_band(line):
+        bottom, top = y(band[0]), y(band[1])
+        parts.append(
+            f'<rect class="band" x="{left}" width="{right - left}" y="{top:.1f}" height="{bottom - top:.1f}"/>'
+        )
+    parts.append(
+        f'<line class="calibration" x1="{left}" x2="{right}" y1="{y(line.value):.1f}" y2="{y(line.value):.1f}"/>'
+    )
+    parts.append(_text(right, y(line.value) - 4, f"{run.key} {line.labels['pair']}".strip(), "level", "end"))
+    return parts
+
+
+def _levels(middles: Sequence[float], apart: float) -> list[int]:
+    """The line on which each label goes, so that no two on a line are nearer than `apart`."""
+    levels: list[int] = []
+    for index, middle in enumerate(middles):
+        near = {levels[other] for other in range(index) if abs(middles[other] - middle) < apart}
+        levels.append(next(level for level in range(index + 1) if level not in near))
+    return levels
+
+
+def _axis(values: Sequence[float], count: int) -> tuple[list[float], Digits, float, float]:
+    """Round ticks within the values' reach, how to write them, and the axis' ends: the reach and a little more."""
+    low, high = min(values), max(values)
+    if low == high:
+        spread = abs(low) * 0.05 or 0.5
+        low, high = low - spread, high + spread
+    margin = 0.05 * (high - low)
+    low, high = low - margin, high + margin
+    ticks = [float(tick) for tick in MaxNLocator(nbins=count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
+    step = ticks[1] - ticks[0]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    if max(abs(tick) for tick in ticks) < 1e-3:
+        return inside, digits(ticks), low, high
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    whole = math.isclose(step * 10**decimals, round(step * 10**decimals))
+    return inside, Digits(decimals if whole else decimals + 1), low, high
+
+
+def _places(shots: Sequence[str]) -> dict[str, float]:
+    """0..1 along the axis, logarithmic where all are numbers, else evenly."""
+    if len(shots) == 1:
+        return {shots[0]: 0.5}
+    if all(count.isdecimal() and int(count) > 0 for count in shots):
+        logs = [math.log2(int(count)) for count in shots]
+        return {count: (log - logs[0]) / (logs[-1] - logs[0]) for count, log in zip(shots, logs, strict=True)}
+    return {count: index / (len(shots) - 1) for index, count in enumerate(shots)}
+
+
+def _reach(measurements: Sequence[Measurement]) -> list[float]:
+    """Every number that a plot of these must hold."""
+    bounds = [(m.value, m.low, m.high, *(calibration_band(m) or ())) for m in measurements if m.value is not None]
+    return [v for own in bounds for v in own if v is not None]
+
+
+def _told(measurement: Measurement, style: Digits) -> str:
+    """Value and interval in words."""
+    return f"{write_number(measurement.value, style)} {write_interval(measurement, style)}".strip()
+
+
+def _jitter(index: int) -> float:
+    """-0.5..0.5, spread evenly by the golden ratio: the same place for the same person in every row."""
+    return (0.5 + index * 0.6180339887) % 1.0 - 0.5
+
+
+def _marker(look: Look, x: float, y: float) -> str:
+    """A point's sign; open for a later run."""
+    kind = "marker open" if look.dashed else "marker"
+    match look.shape:
+        case "square":
+            return f'<rect class="{kind}" x="{x - 3.6:.1f}" y="{y - 3.6:.1f}" width="7.2" height="7.2"/>'
+        case "diamond":
+            shape = f"M{x:.1f} {y - 5.2:.1f}l5.2 5.2l-5.2 5.2l-5.2-5.2z"
+        case "up":
+            shape = f"M{x:.1f} {y - 4.8:.1f}l4.8 8.6h-9.6z"
+        case "down":
+            shape = f"M{x:.1f} {y + 4.8:.1f}l4.8-8.6h-9.6z"
+        case _:
+            return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
+    return f'<path class="{kind}" d="{shape}"/>'
+
+
+def _text(x: float, y: float, text: str, kind: str, anchor: str, title: str = "") -> str:
+    hover = f"<title>{escape(title)}</title>" if title else ""
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{hover}{escape(text)}</text>'
+
+
+def _shorten(text: str, length: int) -> str:
+    """The end stays, where the number of shots is."""
+    return text if len(text) <= length else f"{text[: length - 8]}…{text[-7:]}"
+
+
+def _svg(height: float, description: str, parts: Sequence[str]) -> Markup:
+    body = "".join(parts)
+    label = escape(description)
+    return Markup(f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{label}">{body}</svg>')

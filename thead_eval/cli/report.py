@@ -1,0 +1,45 @@
+"""`theval report`: runs to one HTML file."""
+
+from pathlib import Path
+
+import click
+
+from thead_eval.errors import ConfigError
+
+
+@click.command("report")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The HTML file. [default: RUN/report.html where there is one RUN]",
+)
+def command(runs: tuple[Path, ...], out: Path | None) -> None:
+    """One self-contained HTML file about one or several runs, and every number beside it as CSV.
+
+    The file needs no network: pictures, plots and the CSV are inside it. OUT.csv holds a row per measurement,
+    OUT-identities.csv a row per person. Several runs are shown side by side, and compared where they judged the
+    same data.
+
+    \b
+    Examples:
+      theval report runs/first
+      theval report runs/first -o report.html
+      theval report runs/before runs/after -o change.html
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from reports.page import write_report
+
+    if out is None:
+        if len(runs) > 1:
+            raise ConfigError(f"{len(runs)} runs were given and no file to write; name one with -o report.html")
+        out = runs[0] / "report.html"
+    console = Console(stderr=True)
+    written = write_report(
+        runs, out, lambda plans: track(plans, "film strips", console=console, transient=True, disable=not plans)
+    )
+    megabytes = written.html.stat().st_size / 1e6
+    click.echo(f"{written.html} ({megabytes:.1f} MB), {written.measurements.name}, {written.identities.name}")
