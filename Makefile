@@ -11,11 +11,11 @@ test check: .venv/.installed-dev
 
 # The stamps make the second call quick; a changed pyproject.toml installs again.
 .venv/.installed: pyproject.toml
-	PYTHON="$(PYTHON)" scripts/install .
+	PYTHON="$(PYTHON)" scripts/install '.[demo]'
 	touch $@
 
 .venv/.installed-dev: pyproject.toml
-	PYTHON="$(PYTHON)" scripts/install '.[dev]'
+	PYTHON="$(PYTHON)" scripts/install '.[demo,dev]'
 	touch .venv/.installed $@
 
 clean:
