@@ -22,6 +22,7 @@ from thead_eval.errors import (
 
 if TYPE_CHECKING:
     from thead_eval.data import Dataset, open_dataset
+    from thead_eval.media import read_clip, read_image, write_clip
     from thead_eval.results import Measurement, RunRecord, read_measurements, read_run
     from thead_eval.types import (
         Clip,
@@ -70,13 +71,17 @@ __all__ = [
     "WeightsMissing",
     "__version__",
     "open_dataset",
+    "read_clip",
+    "read_image",
     "read_measurements",
     "read_run",
+    "write_clip",
 ]
 
 # The same names as under TYPE_CHECKING, by the module that they are imported from on first use.
 _LAZY = {
     "data": ["Dataset", "open_dataset"],
+    "media": ["read_clip", "read_image", "write_clip"],
     "results": ["Measurement", "RunRecord", "read_measurements", "read_run"],
     "types": [
         "Clip",
