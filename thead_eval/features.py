@@ -281,7 +281,8 @@ def _where_found(
     rows = torch.full((len(frames), width), torch.nan)
     found = landmarks.isfinite().all(dim=(1, 2)).cpu().nonzero().flatten()
     with torch.no_grad():
-        for some in torch.split(found, 32):
+        for first in range(0, len(found), 32):
+            some = found[first : first + 32]
             rows[some] = features(frames[some].to(device), landmarks[some])
     return rows
 
