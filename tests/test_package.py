@@ -62,3 +62,8 @@ def test_the_console_script_is_main() -> None:
 @pytest.mark.parametrize("package", CHOSEN)
 def test_the_chosen_packages_are_core_dependencies(package: str) -> None:
     assert any(dependency.startswith(package) for dependency in PROJECT["dependencies"])
+
+
+@pytest.mark.parametrize("module", sorted(path.name for path in (REPOSITORY / "thead_eval").glob("[!_]*.py")))
+def test_the_architecture_page_names_every_module(module: str) -> None:
+    assert f"`{module}`" in (REPOSITORY / "docs" / "architecture.md").read_text()
