@@ -328,7 +328,7 @@ def _noise_floor_rows(columns: Sequence[Column], runs: Sequence[Run]) -> list[tu
 
 
 def comparisons(runs: Sequence[Run]) -> list[list[Comparison]]:
-    """Metric by metric, the conditions that two or more runs share; better and worse only where the intervals do not overlap."""
+    """Metric by metric, the conditions that runs share; better and worse only where the intervals do not overlap."""
     conditions = by_condition(runs)
     columns = columns_of(runs)
     comparable = same_data(runs)
