@@ -18,33 +18,40 @@ MS_SSIM_MINIMUM = WINDOW * 2**4  # four halvings leave the window's 11 pixels
 def compare_ssim(fake: Tensor, real: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004, equation 13), mean over the channels and the window's valid positions.
 
-    The two frames enter as their sum and difference, from which the variances of the formula follow: four filtered
-    maps instead of five, 1 exactly for identical frames, and no cancellation where they nearly agree, so that float32
-    is enough.
-
     Raises:
         ValueError: not two uint8 [B, 3, H, W] of one shape, or a side is shorter than 11 pixels.
     """
     _check(fake, real, WINDOW)
-    a, b = fake.float(), real.float()
-    total, difference = a + b - 255, a - b  # centred: variances do not change, and their rounding halves
-    maps = torch.stack([total, difference, total.square(), difference.square()])  # [4, B, 3, H, W]
-    height, width = maps.shape[-2:]
     offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
-    kernel = torch.softmax(-offsets.square() / (2 * SIGMA**2), dim=0).to(maps)
-    maps = maps.view(1, -1, height, width)  # [1, 4*B*3, H, W]: a group for each map
-    channels = maps.shape[1]
-    maps = F.conv2d(maps, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
-    maps = F.conv2d(maps, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
-    mean_total, mean_difference, square_total, square_difference = maps.view(
-        4, len(fake), -1
-    ).unbind()  # [B, 3*H'*W'] each
+    window = torch.softmax(-offsets.square() / (2 * SIGMA**2), dim=0).float().to(fake.device)  # a Gaussian with sum 1
+    # Frame by frame: the maps of a batch do not fit into a processor's cache, those of a frame do.
+    pairs = zip(fake[:, None].float(), real[:, None].float(), strict=True)  # [1, 3, H, W] each
+    return torch.stack([_mean_similarity(a, b, window) for a, b in pairs])  # [B]
+
+
+def _mean_similarity(a: Tensor, b: Tensor, window: Tensor) -> Tensor:
+    """SSIM of two float frames [1, 3, H, W] on 0..255.
+
+    They enter as their sum and difference, from which the variances of the formula follow: four filtered maps instead
+    of five, exactly 1 for identical frames, and no cancellation where they nearly agree, so that float32 is enough.
+    """
+    total, difference = a + b, a - b
+    # Variances do not change when a constant is taken away, and rounding shrinks with the squares. A whole number, so
+    # that the squares stay exact.
+    origin = total.mean(dim=(2, 3), keepdim=True).round()
+    total = total - origin
+    maps = torch.cat([total, difference, total.square(), difference.square()], dim=1)  # [1, 12, H, W]
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    maps = F.conv2d(maps, window.view(1, 1, -1, 1).expand(12, 1, -1, 1), groups=12)
+    maps = F.conv2d(maps, window.view(1, 1, 1, -1).expand(12, 1, 1, -1), groups=12)  # [1, 12, H - 10, W - 10]
+    mean_total, mean_difference, square_total, square_difference = maps.chunk(4, dim=1)
     variance_total = square_total - mean_total.square()
     variance_difference = square_difference - mean_difference.square()
-    luminance_total, luminance_difference = (mean_total + 255).square(), mean_difference.square()
+    luminance_total, luminance_difference = (mean_total + origin).square(), mean_difference.square()
+    # Twice numerator and denominator, as 4 x y = (x + y)^2 - (x - y)^2 and 2 (x^2 + y^2) = (x + y)^2 + (x - y)^2.
     above = (luminance_total - luminance_difference + 2 * C1) * (variance_total - variance_difference + 2 * C2)
     below = (luminance_total + luminance_difference + 2 * C1) * (variance_total + variance_difference + 2 * C2)
-    return (above / below).mean(dim=1, dtype=torch.float64)  # [B]
+    return (above / below).mean(dtype=torch.float64)
 
 
 def compare_ms_ssim(fake: Tensor, real: Tensor) -> Tensor:
