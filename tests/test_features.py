@@ -131,7 +131,7 @@ def test_efflite0_gives_1280_features_of_any_size(face: Tensor) -> None:
 @pytest.mark.parametrize("name", ["efflite0", "dlib_resnet", "dlib68"])
 def test_rows_do_not_depend_on_the_batch(name: str, frames: Tensor, landmarks: Tensor) -> None:
     network = plugins.load("features", name)
-    rows = assert_rows_do_not_depend_on_the_batch(network.load(CPU), frames, landmarks)
+    rows = assert_rows_do_not_depend_on_the_batch(network.load(CPU), frames[1:3], landmarks[1:3])
     assert rows.shape[1:] == network.shape
 
 
