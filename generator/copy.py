@@ -79,6 +79,7 @@ def held_points(driving: Landmarks, id: str) -> Tensor:
 def nearest_frames(support_points: Tensor, driving_points: Tensor) -> Tensor:
     """For each driving row [T, 68, 2] the index of the nearest of the support rows [K, 68, 2].
 
-    The distance is plain L2 in pixels, without alignment: the picture must show the head where it is.
+    The distance is plain L2 in pixels, without alignment: the picture must show the head where it is. For `warp` too:
+    by shape after a similarity, alone or mixed with this, it came no nearer on real clips.
     """
     return torch.cdist(driving_points.flatten(1), support_points.flatten(1)).argmin(1)  # [T]

@@ -10,7 +10,7 @@ from torch import Tensor
 from generator.copy import held_points, nearest_frames, usable_support
 from thead_eval.types import Clip, Landmarks
 
-STRIDE = 4  # pixels between the nodes where the spline is evaluated; bilinear in between
+STRIDE = 4  # pixels between the nodes where the spline is evaluated; in between 99 % are within 0.07 pixels at 256
 BATCH = 16  # frames warped at a time: a bound on memory
 
 
@@ -69,25 +69,25 @@ def warp_frames(frames: Tensor, grid: Tensor) -> Tensor:
 
 
 def base_flow(
-    support_points: Tensor, driving_points: Tensor, size: tuple[int, int], *, smoothing: float = 1e-3
+    support_points: Tensor, driving_points: Tensor, size: tuple[int, int], *, smoothing: float = 1e-2
 ) -> Tensor:
     """Where each pixel of the driving pose lies in the support frame: a grid [B, H, W, 2] for `grid_sample`.
 
-    A thin-plate spline (Bookstein 1989) through 68 points [B, 68, 2] in pixels and 8 fixed anchors on the border.
-    Coordinates are -1..1 from the first to the last pixel's centre: `align_corners=True`. `smoothing` lets points be
-    missed a little, which keeps coinciding points solvable and damps folds.
+    A thin-plate spline (Bookstein 1989) through the 68 points [B, 68, 2] in pixels and 16 fixed anchors on the
+    border, float32. Coordinates are -1..1 from the first to the last pixel's centre: `align_corners=True`.
+    `smoothing` lets points be missed a little: coinciding points stay solvable, a landmarker's jitter is damped, and
+    folds go (on 24 real clips 1e-3 folded in one frame of eight, 1e-2 in none, at equal landmark error).
     """
     height, width = size
     half = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=driving_points.device)
-    anchors = torch.tensor([[x, y] for x in (-1.0, 0, 1) for y in (-1.0, 0, 1) if (x, y) != (0, 0)]).to(half)
-    anchors = anchors.expand(len(driving_points), 8, 2)
-    target = torch.cat([driving_points / half - 1, anchors], 1).double()  # [B, 76, 2]
+    anchors = _border_anchors().to(half).expand(len(driving_points), -1, -1)  # [B, 16, 2]
+    target = torch.cat([driving_points / half - 1, anchors], 1).double()  # [B, 84, 2]
     source = torch.cat([support_points / half - 1, anchors], 1).double()
 
     # Solve for the displacement's weights: (K + smoothing I) w + P a = displacement, P^T w = 0.
     n = target.shape[1]
     system = torch.zeros(len(target), n + 3, n + 3, dtype=torch.float64, device=half.device)
-    system[:, :n, :n] = _kernel(torch.cdist(target, target)) + smoothing * torch.eye(n, device=half.device)
+    system[:, :n, :n] = _kernel(target, target) + smoothing * torch.eye(n, device=half.device)
     system[:, :n, n:] = F.pad(target, (0, 1), value=1.0)
     system[:, n:, :n] = system[:, :n, n:].mT
     weights = torch.linalg.solve(system, F.pad(source - target, (0, 0, 0, 3))).float()  # [B, n + 3, 2]
@@ -101,11 +101,19 @@ def base_flow(
     )
     nodes = torch.stack([x, y], -1).reshape(1, -1, 2)  # [1, rows * columns, 2]
     affine = F.pad(nodes, (0, 1), value=1.0)
-    moved = nodes + _kernel(torch.cdist(nodes, target.float())) @ weights[:, :n] + affine @ weights[:, n:]
+    moved = nodes + _kernel(nodes, target.float()) @ weights[:, :n] + affine @ weights[:, n:]
     coarse = moved.mT.reshape(-1, 2, rows, columns)
     return F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
 
 
-def _kernel(r: Tensor) -> Tensor:
-    """r^2 log r, 0 at 0."""
-    return torch.xlogy(r * r, r)
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    """r^2 log r between points [B, N, 2] and [B, M, 2]; 0 at 0."""
+    square = (a[:, :, None, 0] - b[:, None, :, 0]).square_()  # [B, N, M]
+    square += (a[:, :, None, 1] - b[:, None, :, 1]).square_()
+    return square.clamp_min(1e-30).log_().mul_(square).mul_(0.5)
+
+
+def _border_anchors() -> Tensor:
+    """Every quarter of the border [16, 2]. With 8, SSIM was .715 for .722 on 24 real clips; 32 were no better."""
+    steps = [-1.0, -0.5, 0.0, 0.5, 1.0]
+    return torch.tensor([[x, y] for x in steps for y in steps if max(abs(x), abs(y)) == 1])
