@@ -1,0 +1,33 @@
+"""The speed benchmark runs; how fast anything is, no test says."""
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from benchmarks.speed import TASKS, command
+
+
+def test_a_quick_run_lists_every_contender(tmp_path: Path) -> None:
+    only = [argument for task in ("ssim", "jackknife", "decode", "warp") for argument in ("--only", task)]
+    result = CliRunner().invoke(command, ["--quick", "--json", str(tmp_path / "speed.json"), *only])
+    assert result.exit_code == 0, result.output
+    assert "SSIM, 128 px RGB" in result.output and "say nothing about speed" in result.output
+    content = json.loads((tmp_path / "speed.json").read_text())
+    assert content["schema"] == 1 and content["machine"]["torch_threads"] >= 1
+    assert {row["contender"] for row in content["rows"]} >= {"theval", "torchmetrics", "plain PyAV, to arrays"}
+    for row in content["rows"]:
+        assert row["not_run"] or (row["seconds"] > 0 and row["per_second"] > 0)
+
+
+def test_what_cannot_run_here_is_listed_with_the_reason(weights_folder: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, ["--quick", "--only", "inception"])
+    assert result.exit_code == 0, result.output
+    if not any(weights_folder.glob("pt_inception*")):
+        assert "not run" in result.output
+        assert "theval weights fetch fid_inception" in " ".join(result.output.split())
+
+
+def test_every_task_has_a_line_of_help() -> None:
+    output = CliRunner().invoke(command, ["--help"]).output
+    assert all(name in output for name in TASKS)
