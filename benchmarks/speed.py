@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from thead_eval import features, media, plugins, weights
+from thead_eval import features, media, plugins
 from thead_eval.errors import ThevalError
 from thead_eval.metrics.distances import FrechetDistance, KernelDistance, frechet_distance, frechet_from_features
 from thead_eval.synthetic import head_clip
@@ -273,7 +273,7 @@ def inception_task(sizes: Sizes) -> Task:
     """FID's Inception."""
 
     def build() -> nn.Module:
-        return features.inception_network(torch.load(weights.path("fid_inception"), weights_only=True))
+        return features.inception_network(features.read_state("fid_inception"))
 
     return network_task("inception_fid", build, 299, sizes)
 

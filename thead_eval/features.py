@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from thead_eval import weights
 from thead_eval.faces import DetectorName, LandmarkerName, find_landmarks, load_detector, load_landmarker
 from thead_eval.metrics.geometry import LEFT_EYE, RIGHT_EYE, fit_similarity
+from thead_eval.metrics.resizes import resize_pytorch_fid
 from thead_eval.types import NUM_POINTS, ExtractFunction, FeatureNetwork
 
 MTCNN_WEIGHTS = ("mtcnn_pnet", "mtcnn_rnet", "mtcnn_onet")
@@ -67,9 +68,7 @@ def inception_extractor(network: nn.Module, device: torch.device) -> ExtractFunc
     network = network.to(device).to(memory_format=torch.channels_last)
 
     def features(frames: Tensor) -> Tensor:
-        x = frames.float() / 255  # [B, 3, H, W] 0..1
-        x = F.interpolate(x, (299, 299), mode="bilinear", align_corners=False)
-        pooled: Tensor = network((2 * x - 1).contiguous(memory_format=torch.channels_last))
+        pooled: Tensor = network(resize_pytorch_fid(frames).contiguous(memory_format=torch.channels_last))
         return pooled
 
     return lambda frames, landmarks: _in_batches(features, frames, device, 16)
