@@ -1,5 +1,8 @@
 """The controls: `copy` repeats the nearest support frame and `warp` bends it; neither learns nor invents numbers."""
 
+from pathlib import Path
+
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -7,6 +10,8 @@ from torch import Tensor
 from generator.copy import copy, nearest_frames
 from generator.warp import base_flow, warp, warp_frames
 from thead_eval.errors import NoFaceFound
+from thead_eval.faces import find_landmarks, load_detector, load_landmarker
+from thead_eval.media import read_clip
 from thead_eval.plugins import load
 from thead_eval.synthetic import head_clip
 from thead_eval.testing import BlurGenerator, FirstFrameGenerator
@@ -260,3 +265,18 @@ def test_warp_comes_nearer_than_copy() -> None:
         for make in (copy(CPU), warp(CPU))
     }
     assert errors["warp"] < 0.75 * errors["copy"]
+
+
+def test_warp_comes_nearer_than_copy_on_real_people(real_data: Path) -> None:
+    landmarker, detector = load_landmarker("dlib", CPU), load_detector("dlib", CPU)
+    catalogue = pd.read_csv(real_data / "catalogue.csv")
+    files = catalogue[(catalogue["label"] == "real") & (catalogue["frames"] >= 128)]["file"].iloc[:3]
+    assert len(files) == 3
+    for file in files:
+        clip = read_clip(real_data / file, max_frames=128).take([0, 64, 96, 127])
+        landmarks = find_landmarks(clip.frames, detector, landmarker)
+        errors = {}
+        for make in (copy(CPU), warp(CPU)):
+            made = make.adapt(clip.take([0]), landmarks.take([0])).animate(landmarks.take([1, 2, 3]), clip.fps)
+            errors[make.name] = float((made.frames - clip.frames[1:].float()).abs().mean())
+        assert errors["warp"] < errors["copy"]

@@ -1,13 +1,17 @@
 """Procedural heads: faces to dlib, exact points, one person per seed, the same on every run."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from thead_eval.data import plan_few_shot_sets
 from thead_eval.faces import find_landmarks, load_detector, load_landmarker
+from thead_eval.media import probe_video, read_clip
 from thead_eval.synthetic import Pose, head_clip, make_head, make_motion, make_scene, render_head
+from thead_eval.testing import make_dataset, write_video
 
 CPU = torch.device("cpu")
 INNER_LIPS, EYES = slice(60, 68), slice(36, 48)
@@ -122,3 +126,30 @@ def test_every_pixel_is_drawn_and_nothing_leaves_the_range() -> None:
         assert landmarks.points.isfinite().all()
         assert 0 < landmarks.points.min() and landmarks.points.max() < 64
         assert clip.frames.float().std() > 20
+
+
+def test_a_dataset_of_heads_is_enough_for_32_shots(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "heads", identities=2, size=48)
+    plans, failures = plan_few_shot_sets(dataset, "test", shots=32, seed=0)
+    assert [plan.identity for plan in plans] == ["head0000", "head0001"] and not failures
+    drawn = plans[1].read(dataset)
+    assert len(drawn.support) == 32 and len(drawn.target) == 32
+    clip, landmarks = head_clip(1, 80, 48)
+    assert torch.equal(drawn.target_landmarks.points, landmarks.points[48:])
+    assert (drawn.target.frames.float() - clip.frames[48:]).abs().mean() < 3  # JPEG
+
+
+def test_two_takes_of_a_person_are_two_clips_of_one_identity(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "heads", identities=1, frames=2, size=32, clips=2, split="train")
+    assert list(dataset.clips["id"]) == ["head0000-0", "head0000-1"]
+    assert set(dataset.clips["identity"]) == {"head0000"} and set(dataset.clips["split"]) == {"train"}
+
+
+@pytest.mark.parametrize(("name", "codec", "pixels"), [("a.mp4", "libx264", "yuv420p"), ("a.avi", "mjpeg", "yuvj420p")])
+def test_heads_survive_a_video_file(tmp_path: Path, name: str, codec: str, pixels: str) -> None:
+    clip = head_clip(0, 5, 64)[0]
+    write_video(tmp_path / name, clip.frames, 30.0, codec, pixels)
+    assert probe_video(tmp_path / name).fps == pytest.approx(30)
+    read = read_clip(tmp_path / name)
+    assert read.frames.shape == clip.frames.shape
+    assert (read.frames.float() - clip.frames).abs().mean() < 6

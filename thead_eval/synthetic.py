@@ -149,7 +149,7 @@ def make_scene(identity_seed: int, seed: int) -> Scene:
         clothes=rng.uniform(40, 190) + rng.uniform(-40, 40, 3),
         light=light / np.linalg.norm(light),
         ambient=rng.uniform(0.45, 0.65),
-        tint=rng.uniform(0.94, 1.06, 3),
+        tint=rng.uniform(0.97, 1.03, 3),
     )
 
 
@@ -228,11 +228,11 @@ def render_head(head: Head, scene: Scene, pose: Pose, size: int = 256) -> tuple[
         y = temple - 0.1 + (1 - x**4) * (head.hairline - temple + 0.1 + 0.2 * np.abs(x - head.parting))
         hairline = view.outline(_on_circles(width * x, y, width + 0.06))
         paint.fill(np.concatenate([_smooth(hair_edge), _smooth(hairline)[::-1]]), head.hair)
-        root = _blend(hair_edge, 6 + 3 * head.parting)
-        for tone, s in zip(head.strands, np.linspace(0.02, 0.98, len(head.strands)), strict=True):
-            tip, rim = _blend(hairline, s * 8), _blend(hair_edge, s * 12)
-            strand = np.stack([0.8 * root + 0.2 * tip, 0.4 * root + 0.3 * rim + 0.3 * tip, 0.15 * rim + 0.85 * tip])
-            paint.line(_smooth(strand), head.hair * tone, 0.02)
+        for tone, end in zip(head.strands, np.linspace(0.02, 0.98, len(head.strands)), strict=True):
+            start = 0.6 * end + 0.4 * (0.5 + 0.25 * head.parting)  # strands fan out from the parting
+            places = ((start, 0.1), ((start + end) / 2, 0.45), (end, 0.95))  # along the edges, down from the upper one
+            strand = [(1 - d) * _blend(hair_edge, 12 * s) + d * _blend(hairline, 8 * s) for s, d in places]
+            paint.line(_smooth(np.stack(strand)), head.hair * tone, 0.02)
     if head.glasses:
         frame = np.array([40.0, 36, 36])
         for eye in (points[36:42], points[42:48]):
