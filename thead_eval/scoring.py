@@ -1,10 +1,11 @@
 """From judged clips to measurements: values over people, with intervals, counts, failures and what they are read on."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,11 +27,12 @@ from thead_eval.judging import (
     judge_clip,
     read_scores,
     run_tasks,
+    write_pairs,
 )
 from thead_eval.media import iter_frames
 from thead_eval.metrics.identity import calibrate
-from thead_eval.results import Failure, Measurement
-from thead_eval.run import RunFolder
+from thead_eval.results import Failure, Measurement, write_measurements
+from thead_eval.run import RunFolder, open_run
 from thead_eval.types import FeatureMetric, FeatureNetwork, FeatureSet, FrameValues, Metric, PixelMetric, SetMetric
 
 
@@ -42,6 +44,58 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
     weights: dict[str, str] = field(default_factory=dict)  # name to sha256 of each file that was read
     sizes: dict[str, str] = field(default_factory=dict)  # generator to its own frame size and the resize
+
+
+# Settings that a run's fakes depend on: it is continued only with the same.
+FIXED = (
+    "data",
+    "dataset",
+    "split",
+    "shots",
+    "identities",
+    "min_frames",
+    "cross_clip",
+    "seed",
+    "fakes",
+    "reals",
+    "pairs",
+)
+
+
+def score_run(
+    out: Path,
+    config: dict[str, Any],
+    make_pairs: Callable[[RunFolder], PairSet],
+    workers: int,
+    progress: Progress,
+) -> Outcome:
+    """Open or continue a run folder, make its pairs, judge them, and write the record.
+
+    Args:
+        out: The run folder.
+        config: The resolved settings, among them `metrics`, `seed` and `device`; Any: JSON.
+        make_pairs: Generates or finds what is judged.
+        workers: Processes; 1 judges in this one.
+        progress: Told of each step.
+
+    Raises:
+        RunError: the folder holds something else or is full, a worker was killed, or no pair could be judged.
+    """
+    run = open_run(out, config, FIXED)
+    try:
+        run.record("predicting", config, {}, {}, [])
+        pairs = make_pairs(run)
+        write_pairs(run.path, pairs)
+        run.record("scoring", config, pairs.dataset, {}, [])
+        outcome = score_pairs(run, pairs, config["metrics"], config["seed"], config["device"], workers, progress)
+        write_measurements(run.path, outcome.measurements)
+        run.record("complete", config | {"sizes": outcome.sizes}, pairs.dataset, outcome.weights, outcome.failures)
+    except OSError as error:  # everything that is read raises errors of its own
+        raise RunError(
+            f"cannot write '{error.filename or out}' ({error.strerror or error}); free some space or make it writable, "
+            "and run the same command again, which continues where this one stopped"
+        ) from error
+    return outcome
 
 
 def score_pairs(

@@ -9,21 +9,6 @@ import click
 if TYPE_CHECKING:
     from thead_eval.results import Failure, Measurement
 
-# Settings that a run's fakes depend on: it is continued only with the same.
-FIXED = (
-    "data",
-    "dataset",
-    "split",
-    "shots",
-    "identities",
-    "min_frames",
-    "cross_clip",
-    "seed",
-    "fakes",
-    "reals",
-    "pairs",
-)
-
 
 def _numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
     try:
@@ -91,10 +76,10 @@ def command(
     from thead_eval.cli.progress import progress_bars
     from thead_eval.data import open_dataset
     from thead_eval.errors import ConfigError
-    from thead_eval.judging import read_pairs, write_pairs
-    from thead_eval.results import read_run, write_measurements
-    from thead_eval.run import default_path, open_run
-    from thead_eval.scoring import score_pairs
+    from thead_eval.judging import PairSet, read_pairs
+    from thead_eval.results import read_run
+    from thead_eval.run import RunFolder, default_path
+    from thead_eval.scoring import score_run
 
     if (fakes is None) != (reals is None) or (pairs and not fakes):
         raise ConfigError("--fakes and --reals go together; name both folders, and --pairs only with them")
@@ -124,34 +109,28 @@ def command(
         config["device"] = device
     elif out:
         config = read_run(out).config | {"device": device}
-        seed = config["seed"]
     else:
         raise ConfigError(
             "nothing to judge; name a dataset with --data, clips with --fakes and --reals, or a run with --out"
         )
     config["metrics"] = list(names)
-    run = open_run(out or default_path("score"), config, FIXED)
+    workers = workers or _workers(device)
+    out = out or default_path("score")
 
     with progress_bars() as progress:
-        if data:
-            described = {"path": data}
-            run.record("predicting", config, described, {}, [])
-            # A process per core pays off where each has a few people to work through.
-            pairs_found = predict(shots_config, run, workers or _workers(device), progress)
-        elif fakes and reals:
-            pairs_found = pair_by_table(pairs, fakes, reals) if pairs else pair_by_name(fakes, reals)
-        else:
-            pairs_found = read_pairs(run.path)
-        write_pairs(run.path, pairs_found)
-        run.record("scoring", config, pairs_found.dataset, {}, [])
-        outcome = score_pairs(run, pairs_found, names, seed, device, workers or _workers(device), progress)
-    config["sizes"] = outcome.sizes
-    write_measurements(run.path, outcome.measurements)
-    run.record("complete", config, pairs_found.dataset, outcome.weights, outcome.failures)
+
+        def make_pairs(run: RunFolder) -> PairSet:
+            if data:
+                return predict(shots_config, run, workers, progress)
+            if fakes and reals:
+                return pair_by_table(pairs, fakes, reals) if pairs else pair_by_name(fakes, reals)
+            return read_pairs(run.path)
+
+        outcome = score_run(out, config, make_pairs, workers, progress)
     if as_json:
-        click.echo((run.path / "measurements.json").read_text(), nl=False)
+        click.echo((out / "measurements.json").read_text(), nl=False)
     else:
-        _print_table(outcome.measurements, outcome.failures, run.path)
+        _print_table(outcome.measurements, outcome.failures, out)
 
 
 def _workers(device: str) -> int:
