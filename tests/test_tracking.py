@@ -1,0 +1,206 @@
+"""Faces followed through pictures: cuts, crossings, losses, and the crop around a head."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tests.test_faces import CPU, portraits
+from thead_eval.faces import CONFIDENT, face_box, find_landmarks, load_detector, load_landmarker
+from thead_eval.tracking import Crop, Search, Track, head_crop, split_by_reach, track_faces
+
+Pictures = Iterator[NDArray[np.uint8]]
+Follow = Callable[[Pictures], Search]
+EVERY = 6
+
+
+@pytest.fixture(scope="module")
+def follow() -> Follow:
+    detector, landmarker = load_detector("dlib", CPU, doubtful=True), load_landmarker("dlib", CPU)
+    return lambda pictures: track_faces(pictures, detector, landmarker, CONFIDENT["dlib"], EVERY)
+
+
+def paste(canvas: NDArray[np.uint8], portrait: Tensor, x: int, y: int) -> None:
+    """The portrait on the canvas, its left upper corner at x, y; parts outside are left out."""
+    picture = portrait.permute(1, 2, 0).numpy()
+    height, width = canvas.shape[:2]
+    left, top = max(-x, 0), max(-y, 0)
+    right, bottom = min(width - x, picture.shape[1]), min(height - y, picture.shape[0])
+    if right > left and bottom > top:
+        canvas[y + top : y + bottom, x + left : x + right] = picture[top:bottom, left:right]
+
+
+def paste_head(canvas: NDArray[np.uint8], portrait: Tensor, x: int) -> None:
+    """The head alone, an ellipse, so that one behind it shows beside it."""
+    before = canvas[:, x : x + 256].copy()
+    paste(canvas, portrait, x, 0)
+    rows, columns = np.mgrid[:256, :256]
+    outside = ((columns - 128) / 75) ** 2 + ((rows - 135) / 115) ** 2 > 1
+    canvas[:, x : x + 256][outside] = before[outside]
+
+
+def walk(portrait: Tensor, places: list[tuple[int, int]], width: int, height: int) -> Pictures:
+    for x, y in places:
+        canvas = np.full((height, width, 3), 110, np.uint8)
+        paste(canvas, portrait, x, y)
+        yield canvas
+
+
+def test_a_moving_face_is_one_track_with_landmarks_on_every_frame(follow: Follow) -> None:
+    collins, _ = portraits()
+    places = [(20 + 4 * n, 30 + round(10 * np.sin(n / 3))) for n in range(30)]
+    search = follow(walk(collins, places, 420, 320))
+    (track,) = search.tracks
+    assert search.frames == 30 and track.first_frame == 0 and len(track) == 30
+    alone = find_landmarks(collins[None], load_detector("dlib", CPU), load_landmarker("dlib", CPU)).points[0]
+    eyes = float((alone[36] - alone[45]).norm())
+    for points, place in zip(track.points, places, strict=True):
+        assert (points - alone - torch.tensor(place)).norm(dim=1).mean() < 0.03 * eyes
+
+
+def test_a_cut_begins_a_new_track(follow: Follow) -> None:
+    """Even where the next shot has a face in the same place."""
+    collins, hopper = portraits()
+    first, second = walk(collins, [(0, 0)] * 10, 256, 256), walk(hopper, [(0, 0)] * 14, 256, 256)
+    search = follow(picture for shot in (first, second) for picture in shot)
+    assert [(track.first_frame, len(track)) for track in search.tracks] == [(0, 10), (10, 14)]
+
+
+def test_two_people_side_by_side_are_two_tracks(follow: Follow) -> None:
+    collins, hopper = portraits()
+
+    def both() -> Pictures:
+        for n in range(14):
+            canvas = np.full((256, 560, 3), 110, np.uint8)
+            paste(canvas, collins, n, 0)
+            paste(canvas, hopper, 300 - n, 0)
+            yield canvas
+
+    left, right = follow(both()).tracks
+    assert len(left) == len(right) == 14
+    assert left.points[..., 0].max() < 280 < right.points[..., 0].min()
+
+
+@pytest.mark.parametrize("in_front", [0, 1])
+def test_two_people_who_cross_never_share_a_track(follow: Follow, in_front: int) -> None:
+    """One passes in front of the other; where it cannot be told who is who, tracks have ended."""
+    heads = portraits()
+    places = [(8 * n, 330 - 8 * n) for n in range(42)]  # x of either
+
+    def both() -> Pictures:
+        for place in places:
+            canvas = np.full((256, 590, 3), 110, np.uint8)
+            for person in (1 - in_front, in_front):
+                paste_head(canvas, heads[person], place[person])
+            yield canvas
+
+    tracks = [track for track in follow(both()).tracks if len(track) >= EVERY]
+    alone = find_landmarks(torch.stack(heads), load_detector("dlib", CPU), load_landmarker("dlib", CPU))
+    seen: dict[str, set[int]] = {"before": set(), "after": set()}
+    for track in tracks:
+        shown = set()
+        for number, points in enumerate(track.points):
+            place = places[track.first_frame + number]
+            distances = [
+                float((points - known - torch.tensor([x, 0])).norm(dim=1).mean())
+                for known, x in zip(alone.points, place, strict=True)
+            ]
+            shown.add(int(np.argmin(distances)))
+            assert min(distances) < 20
+        assert len(shown) == 1, f"the track from frame {track.first_frame} on changes person"
+        seen["before"] |= shown if track.first_frame < 10 else set()
+        seen["after"] |= shown if track.first_frame + len(track) > 32 else set()
+    assert seen == {"before": {0, 1}, "after": {0, 1}}
+
+
+def test_faces_that_meet_end_their_tracks() -> None:
+    """Without waiting for the detection that would show which of them is hidden."""
+    collins, hopper = portraits()
+
+    def both() -> Pictures:
+        for n in range(20):
+            canvas = np.full((256, 590, 3), 110, np.uint8)
+            paste_head(canvas, collins, 100 + 5 * n)
+            paste_head(canvas, hopper, 275 - 5 * n)
+            yield canvas
+
+    detector, landmarker = load_detector("dlib", CPU), load_landmarker("dlib", CPU)
+    tracks = track_faces(both(), detector, landmarker, CONFIDENT["dlib"], every=1000).tracks
+    first = [track for track in tracks if track.first_frame == 0]
+    assert len(first) == 2 and 5 < len(first[0]) == len(first[1]) < 20
+
+
+def test_a_track_ends_where_the_face_was_last_confirmed(follow: Follow) -> None:
+    """The face turns into something else in the same place and colours, without a cut."""
+    collins, _ = portraits()
+    generator = torch.Generator().manual_seed(0)
+    mixed = collins.flatten(1)[:, torch.randperm(256 * 256, generator=generator)].reshape(3, 256, 256)
+    frames = [collins] * 13 + [mixed] * 30
+    tracks = follow(picture for frame in frames for picture in walk(frame, [(0, 0)], 256, 256)).tracks
+    assert [track.first_frame for track in tracks] == [0]
+    assert len(tracks[0]) == 13
+
+
+def test_pictures_without_a_face_have_no_track(follow: Follow) -> None:
+    assert follow(iter([np.full((200, 200, 3), 90, np.uint8)] * 5)) == Search(5, [])
+    assert follow(iter([])) == Search(0, [])
+
+
+def track_at(places: list[tuple[float, float]], side: float) -> Track:
+    """Points of a plausible spread, whose face box has this side and this centre."""
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(1, 68, 2, generator=generator)
+    box = face_box(points)[0]
+    unit = (points - (box[:2] + box[2:]) / 2) / (box[2] - box[0])
+    return Track(0, unit * side + torch.tensor(places)[:, None])
+
+
+def test_a_crop_holds_the_head_in_all_frames() -> None:
+    track = track_at([(600 + x, 400 + y) for x in (-60, 0, 60) for y in (-30, 0, 30)], side=150)
+    crop = head_crop(track, 1920, 1080)
+    heads = face_box(track.points) + 150 * torch.tensor([-0.3, -0.55, 0.3, 0.2])
+    assert crop.x <= heads[:, 0].min() + 1 and crop.x + crop.side >= heads[:, 2].max() - 1
+    assert crop.y <= heads[:, 1].min() + 1 and crop.y + crop.side >= heads[:, 3].max() - 1
+    assert 0 <= crop.x and crop.x + crop.side <= 1920 and 0 <= crop.y and crop.y + crop.side <= 1080
+    assert 2 * 150 < crop.side < 2.5 * 150
+
+
+def test_a_crop_stays_in_the_frame() -> None:
+    assert head_crop(track_at([(70.0, 80.0)], side=100), 640, 480) == Crop(0, 0, 205)
+    low = head_crop(track_at([(600.0, 440.0)], side=100), 640, 480)
+    assert low.x + low.side == 640 and low.y + low.side == 480
+
+
+def test_a_frame_that_is_a_head_crop_already_is_taken_whole() -> None:
+    assert head_crop(track_at([(128.0, 135.0)], side=125), 256, 256) == Crop(0, 0, 256)
+    assert head_crop(track_at([(128.0, 135.0)], side=100), 256, 256) == Crop(0, 0, 256)
+    small = head_crop(track_at([(500.0, 500.0)], side=100), 1024, 1024)
+    assert small.side == 205
+
+
+def test_a_crop_leaves_a_narrow_frame_only_for_the_face() -> None:
+    close_up = head_crop(track_at([(200.0, 120.0)], side=180), 400, 240)
+    assert close_up.side == 240 and close_up.y == 0
+    strip = head_crop(track_at([(60.0, 300.0)], side=110), 120, 600)
+    assert strip.side >= 120 and strip.x == (120 - strip.side) // 2
+
+
+def test_a_head_that_goes_far_is_cut_into_clips() -> None:
+    track = track_at([(100.0 + 5 * n, 200.0) for n in range(100)], side=100)
+    pieces = split_by_reach(track)
+    assert len(pieces) > 1
+    assert sum(len(piece) for piece in pieces) == 100
+    assert [piece.first_frame for piece in pieces] == [0, *np.cumsum([len(piece) for piece in pieces])[:-1]]
+    assert torch.equal(torch.cat([piece.points for piece in pieces]), track.points)
+    assert split_by_reach(track_at([(100.0, 200.0)] * 9, side=100))[0].points.shape == (9, 68, 2)
+
+
+def test_points_keep_their_place_when_pictures_are_scaled() -> None:
+    """The corner of the picture, half a pixel before the first pixel's centre, stays the corner."""
+    track = Track(3, torch.full((1, 68, 2), -0.5))
+    assert torch.equal(track.times(4.0, 2.0).points, track.points)
+    assert track.times(4.0, 2.0).first_frame == 3
+    assert torch.equal(Track(0, torch.zeros(1, 68, 2)).times(2.0, 2.0).points, torch.full((1, 68, 2), 0.5))
