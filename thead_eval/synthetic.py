@@ -207,8 +207,8 @@ def render_head(head: Head, scene: Scene, pose: Pose, size: int = 256) -> tuple[
     hair_edge = view.outline(skull(head.volume))
     if head.length > temple:
         fall = np.linspace(temple - 0.3, head.length, 5)
-        side = width + head.volume * np.array([0.8, 1.1, 1.2, 1.0, 0.6])
-        right, left = _on_circles(side, fall, width + 0.3), _on_circles(-side, fall, width + 0.3)
+        reach = width + head.volume * np.array([0.8, 1.1, 1.2, 1.0, 0.6])
+        right, left = _on_circles(reach, fall, width + 0.3), _on_circles(-reach, fall, width + 0.3)
         back = np.concatenate([hair_edge[2:-2], view.outline(right), view.outline(left)[::-1]])
         paint.fill(_smooth(back, closed=True), head.hair * 0.65)
     body, unit = view.body(), view.unit
