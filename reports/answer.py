@@ -1,6 +1,6 @@
 """The plain answer at the top of a report: what was judged, what the numbers say, and what to beware of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.numbers import and_words, count_words, write_interval, write_number
@@ -63,11 +63,27 @@ class Card:
     scale: str  # what real frames give
 
 
-def cards(runs: Sequence[Run]) -> list[Card]:
-    """A card for each question that some metric answers."""
+@dataclass(frozen=True)
+class Answer:
+    """What some runs say, in a paragraph and cards."""
+
+    heading: str  # the run's name, where each run has an answer of its own
+    paragraph: str
+    cards: tuple[Card, ...]
+
+
+def answers(runs: Sequence[Run]) -> list[Answer]:
+    """One answer where all runs judged the same data, else one a run."""
+    series_looks = looks(runs)
+    if same_data(runs):
+        return [Answer("", paragraph(runs), tuple(cards(runs, series_looks)))]
+    return [Answer(f"{run.key} · {run.label}", paragraph([run]), tuple(cards([run], series_looks))) for run in runs]
+
+
+def cards(runs: Sequence[Run], series_looks: Mapping[Condition, Look]) -> list[Card]:
+    """A card for each question that some metric answers, from runs of the same data."""
     conditions = by_condition(runs)
     columns = columns_of(runs)
-    series_looks = looks(runs)
     top = _most_shots(list(conditions))
     made = []
     for question in QUESTIONS:
@@ -79,7 +95,7 @@ def cards(runs: Sequence[Run]) -> list[Card]:
         found = [(c, m) for c in at_top if (m := conditions[c].get(name)) is not None and m.value is not None]
         if not found:
             continue
-        marked: list[Mark] = marks([m for _, m in found]) if same_data(runs) else [""] * len(found)
+        marked = marks([m for _, m in found])
         rows = [
             CardRow(
                 c.name,
@@ -92,12 +108,12 @@ def cards(runs: Sequence[Run]) -> list[Card]:
         ]
         shown = tuple(rows[:MOST_ON_A_CARD])
         at = f"at {shots_words(top)}" if top else ""
-        verdict, scale = _verdict(found, marked, runs), _scale(runs, column)
+        verdict, scale = _verdict(found, marked), _scale(runs, column)
         made.append(Card(question, column, at, shown, len(rows) - len(shown), verdict, scale))
     return made
 
 
-def _verdict(found: Sequence[tuple[Condition, Measurement]], marked: Sequence[Mark], runs: Sequence[Run]) -> str:
+def _verdict(found: Sequence[tuple[Condition, Measurement]], marked: Sequence[Mark]) -> str:
     best = [condition.name for (condition, _), mark in zip(found, marked, strict=True) if mark == "best"]
     tied = [condition.name for (condition, _), mark in zip(found, marked, strict=True) if mark == "tie"]
     if best:
@@ -106,13 +122,11 @@ def _verdict(found: Sequence[tuple[Condition, Measurement]], marked: Sequence[Ma
         return "tie: the intervals overlap" if len(tied) == len(found) else f"tie of {and_words(tied)}"
     if len(found) == 1:
         return ""
-    if not same_data(runs):
-        return "different data: not compared"
     return "not compared: no intervals"
 
 
 def paragraph(runs: Sequence[Run]) -> str:
-    """The answer in plain sentences."""
+    """What runs of the same data say, in plain sentences."""
     conditions = by_condition(runs)
     if not conditions:
         return "Nothing was judged: the run holds no measurement of a generator."
@@ -156,7 +170,7 @@ def _headlines(runs: Sequence[Run]) -> list[str]:
         return _changes(runs)
     top = _most_shots(list(by_condition(runs)))
     where = f"With {shots_words(top)}, " if top else ""
-    made = cards(runs)
+    made = cards(runs, looks(runs))
     if not made:
         return []
     if all(len(card.rows) + card.more == 1 for card in made):
@@ -187,8 +201,6 @@ def _headlines(runs: Sequence[Run]) -> list[str]:
 
 def _changes(runs: Sequence[Run]) -> list[str]:
     """How each later run stands to the first, by count."""
-    if not same_data(runs):
-        return ["The runs judged different data, so their numbers are not compared."]
     rows = [row for group in comparisons(runs) for row in group]
     sentences = []
     for place, run in enumerate(runs):

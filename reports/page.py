@@ -2,22 +2,22 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from reports import answer, downloads, plots, strips, tables
 from reports.numbers import and_words, count_words, digits, write_count, write_number
 from reports.runs import Run, metric_order, open_runs, shots_words
 from thead_eval import plugins
-from thead_eval.errors import RunError, ThevalError
+from thead_eval.errors import PluginError, RunError
+from thead_eval.judging import Progress
 from thead_eval.results import Failure
-
-Watch = Callable[[Sequence[strips.Plan]], Iterable[strips.Plan]]
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,24 @@ class FailureGroup:
     failures: tuple[Failure, ...]
 
 
-def write_report(folders: Sequence[Path], out: Path, watch: Watch = iter) -> Written:
+def write_report(folders: Sequence[Path], out: Path, progress: Progress | None = None) -> Written:
     """Write `out` (HTML), and beside it NAME.csv and NAME-identities.csv. The same runs give the same bytes.
 
     Args:
         folders: Run folders, in the order in which they are to be shown.
         out: The HTML file; its folder is made where it is missing.
-        watch: Wraps the list of strips that are made one by one, to show progress.
+        progress: Told after each film strip, which is what takes long.
 
     Raises:
         RunError: a folder is no finished run, or the files cannot be written.
     """
     runs = open_runs(folders)
-    made = [strips.make_strip(plan) for plan in watch(strips.plan_strips(runs))]
+    plans = strips.plan_strips(runs)
+    made = []
+    for plan in plans:
+        made.append(strips.make_strip(plan))
+        if progress:
+            progress("film strips", len(made), len(plans))
     written = Written(out, out.with_suffix(".csv"), out.with_name(f"{out.stem}-identities.csv"))
     content = {
         written.html: render(runs, made, written),
@@ -78,20 +83,14 @@ def write_report(folders: Sequence[Path], out: Path, watch: Watch = iter) -> Wri
 
 def render(runs: Sequence[Run], made: Sequence[strips.Strip], written: Written) -> str:
     """The page."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"commands": _commands, "count": write_count, "json": _json, "sentence": _sentence}
-    folder = files("reports")
-    template = environment.from_string(folder.joinpath("report.html.j2").read_text(encoding="utf-8"))
-    columns = tables.columns_of(runs)
-    return template.render(
-        css=Markup(folder.joinpath("report.css").read_text(encoding="utf-8")),
+    return _template().render(
+        css=Markup(files("reports").joinpath("report.css").read_text(encoding="utf-8")),
         runs=runs,
         title=" and ".join(run.label for run in runs) if len(runs) < 3 else f"{runs[0].label} and {len(runs) - 1} more",
-        paragraph=answer.paragraph(runs),
-        cards=answer.cards(runs),
+        answers=answer.answers(runs),
         warnings=answer.warnings(runs),
         tables=tables.tables(runs),
-        comparisons=tables.comparisons(runs) if len(runs) > 1 else [],
+        comparisons=tables.comparisons(runs),
         unscored=tables.unscored(runs),
         looks=plots.looks(runs),
         legend=plots.legend(runs),
@@ -102,7 +101,7 @@ def render(runs: Sequence[Run], made: Sequence[strips.Strip], written: Written) 
         published=tables.published()["reference"],
         published_rows=tables.published_rows(runs),
         all_rows=tables.all_rows(runs),
-        columns=columns,
+        columns=tables.columns_of(runs),
         style=digits,
         write=write_number,
         definitions=definitions(runs),
@@ -119,16 +118,27 @@ def render(runs: Sequence[Run], made: Sequence[strips.Strip], written: Written) 
     )
 
 
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"commands": _commands, "count": write_count, "json": _json, "sentence": _sentence}
+    return environment.from_string(files("reports").joinpath("report.html.j2").read_text(encoding="utf-8"))
+
+
 def definitions(runs: Sequence[Run]) -> list[Definition]:
     """What each metric's name fixes, where this installation knows the name."""
+    known = plugins.available("metric")
     found = []
     for name in metric_order(m.metric for run in runs for m in run.measurements):
         try:
-            found.append(Definition(name, plugins.load("metric", name).summary))
-        except ThevalError:
-            found.append(
-                Definition(name, "a plug-in's metric; the plug-in is not installed where this report was made")
-            )
+            if name not in known:
+                raise PluginError(f"no metric is named '{name}'")
+            # Our own without `plugins.load`, which looks through all installed packages each time.
+            ours = known[name].package == "theval"
+            summary: str = (known[name].load() if ours else plugins.load("metric", name)).summary
+        except PluginError:
+            summary = "a plug-in's metric; the plug-in is not installed, or broken, where this report was made"
+        found.append(Definition(name, summary))
     return found
 
 

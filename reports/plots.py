@@ -92,7 +92,7 @@ def curves(runs: Sequence[Run]) -> list[Plot]:
 
 
 def spreads(runs: Sequence[Run]) -> list[Plot]:
-    """Each metric's value for every person, a row a condition."""
+    """Each metric's value for every person, a row a condition that judged two or more."""
     conditions = by_condition(runs)
     series_looks = looks(runs)
     plots = []
@@ -100,7 +100,7 @@ def spreads(runs: Sequence[Run]) -> list[Plot]:
         rows = {
             condition: measurements[name]
             for condition, measurements in conditions.items()
-            if name in measurements and any(v is not None for v in measurements[name].per_identity.values())
+            if name in measurements and sum(v is not None for v in measurements[name].per_identity.values()) > 1
         }
         if rows:
             svg = _spread(column, rows, series_looks, calibrations(runs, name))

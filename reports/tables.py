@@ -224,7 +224,9 @@ def _table(
 ) -> Table:
     footnotes = _Footnotes()
     blocks: dict[str, list[Condition]] = {}
-    for condition in conditions:
+    for condition, measured in conditions.items():
+        if not any(column.metric in measured for column in columns):
+            continue  # its run asked none of these
         blocks.setdefault("" if condition.shots is None else shots_words(condition.shots), []).append(condition)
 
     filled = []
@@ -329,9 +331,10 @@ def _noise_floor_rows(columns: Sequence[Column], runs: Sequence[Run]) -> list[tu
 
 def comparisons(runs: Sequence[Run]) -> list[list[Comparison]]:
     """Metric by metric, the conditions that runs share; better and worse only where the intervals do not overlap."""
+    if len(runs) < 2 or not same_data(runs):
+        return []
     conditions = by_condition(runs)
     columns = columns_of(runs)
-    comparable = same_data(runs)
     shared = dict.fromkeys((c.shots, c.generator, c.extra) for c in conditions)
     groups = []
     for column in columns.values():
@@ -346,7 +349,7 @@ def comparisons(runs: Sequence[Run]) -> list[list[Comparison]]:
                 if measurement is None or measurement.value is None:
                     cells.append(Compared(DASH))
                     continue
-                change: Change = _change(scored[0], measurement) if comparable else ""
+                change = _change(scored[0], measurement)
                 interval = write_interval(measurement, column.style)
                 cells.append(Compared(write_number(measurement.value, column.style), interval, change))
             name = Condition("", generator, shots, extra).full_name

@@ -28,18 +28,14 @@ def command(runs: tuple[Path, ...], out: Path | None) -> None:
       theval report runs/first -o report.html
       theval report runs/before runs/after -o change.html
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from reports.page import write_report
+    from thead_eval.cli.progress import progress_bars
 
     if out is None:
         if len(runs) > 1:
             raise ConfigError(f"{len(runs)} runs were given and no file to write; name one with -o report.html")
         out = runs[0] / "report.html"
-    console = Console(stderr=True)
-    written = write_report(
-        runs, out, lambda plans: track(plans, "film strips", console=console, transient=True, disable=not plans)
-    )
+    with progress_bars() as progress:
+        written = write_report(runs, out, progress)
     megabytes = written.html.stat().st_size / 1e6
     click.echo(f"{written.html} ({megabytes:.1f} MB), {written.measurements.name}, {written.identities.name}")
