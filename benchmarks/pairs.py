@@ -1,5 +1,6 @@
 """Fakes that others made, paired with the real clips that they reproduce: by name, or by a CSV."""
 
+import hashlib
 from pathlib import Path
 
 import pandas as pd
@@ -68,6 +69,13 @@ def pair_by_table(table: Path, fakes: Path, reals: Path) -> PairSet:
         )
     described = {"fakes": str(fakes), "reals": str(reals), "pairs": str(table)}
     return _pair_set(pairs, failures, real_files, described)
+
+
+def fingerprint(pairs: PairSet) -> str:
+    """Changes when a clip does, so that what is known of a clip is not taken for what is known of its successor."""
+    paths = sorted({path for pair in pairs.pairs for path in (pair.fake, pair.real.path)})
+    states = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
+    return hashlib.sha256("\n".join(states).encode()).hexdigest()
 
 
 def _pair(fake: Path, real: Path, identity: str, generator: str, shots: str | None) -> Pair:

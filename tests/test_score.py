@@ -124,10 +124,9 @@ def test_fakes_are_marked_as_synthetic(run: Path) -> None:
 
 
 def test_the_same_command_gives_the_same_numbers(run: Path, data: Path, tmp_path: Path) -> None:
-    score(
-        "--data", data, "--shots", "1,8", "--metrics", "ssim,fd_efflite0", "--out", tmp_path / "again", "--workers", 2
-    )
-    first, again = rows_of(run), rows_of(tmp_path / "again")
+    out = tmp_path / "again"
+    score("--data", data, "--shots", "1,8", "--metrics", "ssim,fd_efflite0", "--out", out, "--workers", "2")
+    first, again = rows_of(run), rows_of(out)
     for key, row in again.items():
         assert row["value"] == pytest.approx(first[key]["value"], rel=1e-5), key
         assert row["low"] == pytest.approx(first[key]["low"], rel=1e-4), key
@@ -278,6 +277,18 @@ def test_clips_are_paired_by_a_table(clips: Path, tmp_path: Path) -> None:
     assert row["per_identity"].keys() == {"person"}
     assert row["low"] is None and "one identity" in row["note"]
     assert "is missing" in read_run(tmp_path / "run").failures[0].reason
+
+
+def test_a_clip_that_changed_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    clip, _ = head_clip(0, 4, 64)
+    for folder in ("reals", "fakes"):
+        (tmp_path / folder).mkdir()
+        write_clip(tmp_path / folder / "ann.mkv", clip, lossless=True)
+    arguments = ("--fakes", tmp_path / "fakes", "--reals", tmp_path / "reals", "--metrics", "l1")
+    score(*arguments, "--out", tmp_path / "run")
+    write_clip(tmp_path / "fakes" / "ann.mkv", Clip("ann", clip.frames // 2, 25.0), lossless=True)
+    with pytest.raises(RunError, match="was made with clips = "):
+        score(*arguments, "--out", tmp_path / "run")
 
 
 def test_a_shorter_fake_is_judged_as_far_as_it_goes(tmp_path: Path) -> None:

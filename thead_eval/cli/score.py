@@ -1,6 +1,8 @@
 """theval score: fakes to numbers."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +72,9 @@ def command(
       theval score --out runs/controls --metrics lpips_alex,fid
       theval report runs/controls -o report.html
     """
-    from benchmarks.pairs import pair_by_name, pair_by_table
+    from benchmarks.pairs import fingerprint, pair_by_name, pair_by_table
     from benchmarks.shots import ShotsConfig, predict
-    from thead_eval import plugins
+    from thead_eval import __version__, plugins
     from thead_eval.cli.progress import progress_bars
     from thead_eval.data import open_dataset
     from thead_eval.errors import ConfigError
@@ -89,43 +91,44 @@ def command(
     for name in names:
         plugins.load("metric", name)
     _check_device(device)
-    config: dict[str, Any]
-    if data:
-        shots_config = ShotsConfig(
-            data,
-            split,  # type: ignore[arg-type]  # one of click's choices
-            generators or ("copy", "warp"),
-            shots,
-            identities,
-            min_frames,
-            cross_clip,
-            seed,
-            device,
-        )
-        config = vars(shots_config) | {"generators": list(shots_config.generators), "shots": list(shots)}
-        config["dataset"] = open_dataset(data).sha256
-    elif fakes:
-        config = {"fakes": str(fakes), "reals": str(reals), "pairs": str(pairs) if pairs else None, "seed": seed}
-        config["device"] = device
-    elif out:
-        config = read_run(out).config | {"device": device}
-    else:
-        raise ConfigError(
-            "nothing to judge; name a dataset with --data, clips with --fakes and --reals, or a run with --out"
-        )
-    config["metrics"] = list(names)
     workers = workers or _workers(device)
-    out = out or default_path("score")
+    if out and (out / "run.json").exists():
+        click.echo(f"Continuing '{out}': what is there is kept; another --out starts anew.", err=True)
 
     with progress_bars() as progress:
-
-        def make_pairs(run: RunFolder) -> PairSet:
-            if data:
-                return predict(shots_config, run, workers, progress)
-            if fakes and reals:
-                return pair_by_table(pairs, fakes, reals) if pairs else pair_by_name(fakes, reals)
-            return read_pairs(run.path)
-
+        config: dict[str, Any]  # as JSON gives it back
+        make_pairs: Callable[[RunFolder], PairSet]
+        if data:
+            shots_config = ShotsConfig(
+                data,
+                split,  # type: ignore[arg-type]  # one of click's choices
+                generators or ("copy", "warp"),
+                shots,
+                identities,
+                min_frames,
+                cross_clip,
+                seed,
+                device,
+            )
+            config = vars(shots_config) | {"generators": list(shots_config.generators), "shots": list(shots)}
+            config["dataset"] = open_dataset(data).sha256
+            make_pairs = partial(predict, shots_config, workers=workers, progress=progress)
+        elif fakes and reals:
+            found = pair_by_table(pairs, fakes, reals) if pairs else pair_by_name(fakes, reals)
+            config = {"fakes": str(fakes), "reals": str(reals), "pairs": str(pairs) if pairs else None}
+            config |= {"clips": fingerprint(found), "seed": seed, "device": device}
+            make_pairs = lambda _: found  # noqa: E731  # beside its two siblings
+        elif out:
+            config = read_run(out).config | {"device": device}
+            if "clips" in config:
+                config["clips"] = fingerprint(read_pairs(out))
+            make_pairs = lambda run: read_pairs(run.path)  # noqa: E731
+        else:
+            raise ConfigError(
+                "nothing to judge; name a dataset with --data, clips with --fakes and --reals, or a run with --out"
+            )
+        config |= {"metrics": list(names), "theval": __version__}
+        out = out or default_path("score")
         outcome = score_run(out, config, make_pairs, workers, progress)
     if as_json:
         click.echo((out / "measurements.json").read_text(), nl=False)
