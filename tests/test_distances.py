@@ -101,6 +101,18 @@ def test_repeated_frames_add_no_rounding() -> None:
     assert frechet_from_features(rows, real) == pytest.approx(frechet_distance(*stats_of(rows), *stats_of(real)), 1e-9)
 
 
+def test_a_steep_spectrum_keeps_its_digits() -> None:
+    """Eigenvalues over 21 orders of magnitude, where those of the product alone would be noise."""
+    random = np.random.default_rng(0)
+    scales = 30 * np.exp(-25 * np.arange(200) / 200)
+    a, b = (random.standard_normal((150, 200)) * scales for _ in range(2))
+    singular_values = np.linalg.svd((a - a.mean(axis=0)) @ (b - b.mean(axis=0)).T, compute_uv=False).sum() / 149
+    traces = a.var(axis=0, ddof=1).sum() + b.var(axis=0, ddof=1).sum()
+    expected = np.square(a.mean(axis=0) - b.mean(axis=0)).sum() + traces - 2 * singular_values
+    assert frechet_from_features(a, b) == pytest.approx(expected, rel=1e-9)
+    assert 0 <= frechet_from_features(a, a) < 1e-9
+
+
 @pytest.mark.parametrize(
     ("n", "m", "dimensions"), [(300, 280, 64), (300, 300, 200), (40, 500, 128), (500, 40, 128), (60, 50, 512)]
 )
