@@ -163,18 +163,27 @@ def score_pairs(
     by_folder: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_folder.setdefault(pair.folder, []).append(pair)
-    for done, (folder, own) in enumerate(by_folder.items()):
-        absent = [item for item in what.never_made if item.folder == folder]
-        never_made = sum(item.frames for item in absent)
-        for metric in metrics:
-            progress("numbers", done * len(metrics) + metrics.index(metric), len(by_folder) * len(metrics))
-            measure = _measure_set if isinstance(metric, SetMetric) else _measure_frames
-            note = notes[metric.name]
-            if note:
-                outcome.measurements.append(_not_computed(metric, own[0].labels, note))
-            else:
-                outcome.measurements.append(measure(run.path, metric, own, results, never_made, seed))
-    progress("numbers", len(by_folder) * len(metrics), len(by_folder) * len(metrics))
+    lost: dict[str, int] = {}  # frames of fakes that were never made
+    for absent in what.never_made:
+        lost[absent.folder] = lost.get(absent.folder, 0) + absent.frames
+    floors: dict[tuple[str, ...], float | None] = {}
+    cells = [(folder, metric) for folder in by_folder for metric in metrics]
+    for done, (folder, metric) in enumerate(cells):
+        progress("numbers", done, len(cells))
+        own = by_folder[folder]
+        if notes[metric.name]:
+            row = _not_computed(metric, own[0].labels, notes[metric.name])
+        elif isinstance(metric, SetMetric):
+            row = _measure_set(run.path, metric, own, results, lost.get(folder, 0), seed, floors)
+        else:
+            row = _measure_frames(run.path, metric, own, results, lost.get(folder, 0), seed)
+        outcome.measurements.append(row)
+    progress("numbers", len(cells), len(cells))
+    for absent in what.never_made:  # conditions of which no fake was made at all
+        if absent.folder not in by_folder and lost[absent.folder]:
+            labels, failed = absent.failure.labels, lost[absent.folder]
+            outcome.measurements += [_not_computed(m, labels, "no fake could be generated", failed) for m in metrics]
+            lost[absent.folder] = 0
     judged_reals = [clip for clip in reals if clip.path not in unreadable]
     judged_support = [clip for clip in what.support if clip.path not in unreadable]
     for metric in usable:
@@ -211,7 +220,7 @@ def _write_frames(
 
 def _measure_frames(
     run: Path,
-    metric: Metric,
+    metric: PixelMetric | FeatureMetric,
     pairs: Sequence[Pair],
     results: Mapping[tuple[str, str], Judged],
     never_made: int,
@@ -257,14 +266,17 @@ def _measure_frames(
 
 def _measure_set(
     run: Path,
-    metric: Metric,
+    metric: SetMetric,
     pairs: Sequence[Pair],
     results: Mapping[tuple[str, str], Judged],
     never_made: int,
     seed: int,
+    floors: dict[tuple[str, ...], float | None],
 ) -> Measurement:
-    """A metric of the whole set, with a jackknife over identities and the floor that the real set gives itself."""
-    assert isinstance(metric, SetMetric)
+    """A metric of the whole set, with a jackknife over identities and the floor that the real set gives itself.
+
+    `floors` keeps the floors of this run, as most conditions share one real set.
+    """
     judged_pairs = [pair for pair in pairs if _was_judged(results, pair)]
     lost = never_made + sum(_length_of(run, pair.real) for pair in pairs if not _was_judged(results, pair))
     lost += sum(results[pair.folder, pair.item].unpaired for pair in judged_pairs)
@@ -277,7 +289,9 @@ def _measure_set(
         if frames < 2 or len(real.features) < 2:
             return _not_computed(metric, pairs[0].labels, "fewer than two frames could be judged", lost + dropped)
         interval = statistics.jackknife_interval(metric.distance, fake, real, seed)
-        floor = statistics.noise_floor(metric.distance, real, seed)
+        floor_of = (metric.name, *(str(clip.path) for clip in reals))
+        if floor_of not in floors:
+            floors[floor_of] = statistics.noise_floor(metric.distance, real, seed)
         effective = statistics.effective_feature_frames(fake)
     notes = []
     if interval.value is None:
@@ -296,7 +310,7 @@ def _measure_set(
         n_identities=people,
         n_failed=lost + dropped,
         n_effective=effective,
-        noise_floor=floor,
+        noise_floor=floors[floor_of],
         labels=dict(pairs[0].labels),
         note="; ".join(notes),
     )
