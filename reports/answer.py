@@ -19,6 +19,7 @@ from reports.tables import Column, Mark, columns_of, comparisons, marks, overlap
 from thead_eval.results import Measurement
 
 CONTROLS = {"copy", "warp"}  # generators that learn nothing: what a learned one must beat
+PAIRS = {"same person": "one person", "different people": "different people"}  # the label in a sentence
 MOST_ON_A_CARD = 5
 
 
@@ -137,8 +138,9 @@ def paragraph(runs: Sequence[Run]) -> str:
     sentences += _headlines(runs) + _identity_scale(runs) + _shots_effect(runs)
     generators = sorted({condition.generator for condition in conditions})
     if set(generators) <= CONTROLS:
-        are = "is a control that learns" if len(generators) == 1 else "are controls that learn"
-        sentences.append(f"{and_words(generators).capitalize()} {are} nothing: a learned generator has to beat them.")
+        one = len(generators) == 1
+        are, them = ("is a control that learns", "it") if one else ("are controls that learn", "them")
+        sentences.append(f"{and_words(generators).capitalize()} {are} nothing: a learned generator has to beat {them}.")
     return " ".join(sentences)
 
 
@@ -190,12 +192,13 @@ def _headlines(runs: Sequence[Run]) -> list[str]:
             tied = and_words(row.name for row in card.rows if row.mark == "tie")
             ties.setdefault(tied, []).append(f"{subject})")
         else:
-            unknown.append(f"{subject})")
+            values = and_words(f"{row.value} for {row.name}" for row in card.rows)
+            unknown.append(f"{card.column.metric} is {values}")
     parts = [f"{name} is clearly better in {and_words(subjects)}" for name, subjects in wins.items()]
     parts += [f"{names} tie in {and_words(subjects)}" for names, subjects in ties.items()]
     sentences = [_sentence(where + "; ".join(parts))] if parts else []
     if unknown:
-        sentences.append(_sentence(f"{and_words(unknown)} cannot be compared, for want of intervals"))
+        sentences.append(_sentence(f"{where}{'; '.join(unknown)}; without intervals it is not known which is better"))
     return sentences
 
 
@@ -245,8 +248,8 @@ def _identity_scale(runs: Sequence[Run]) -> list[str]:
     for name, column in columns_of(runs).items():
         lines = _calibration(runs, name)
         if lines and name in QUESTIONS[1].metrics:
-            parts = [f"{write_number(value, column.style)} for {pair}" for pair, value in lines.items()]
-            return [f"For scale, two real frames have a {name} of {and_words(parts)}."]
+            parts = [f"{write_number(value, column.style)} of {PAIRS.get(pair, pair)}" for pair, value in lines.items()]
+            return [f"For scale: {name} between two real frames is {and_words(parts)}."]
     return []
 
 

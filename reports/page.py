@@ -97,6 +97,7 @@ def render(runs: Sequence[Run], made: Sequence[strips.Strip], written: Written) 
         curves=plots.curves(runs),
         spreads=plots.spreads(runs),
         strips=list(strips.strips_by_condition(made)),
+        ranked_by=dict.fromkeys(strip.plan.metric for strip in made),
         tile_kinds=strips.TILES,
         published=tables.published()["reference"],
         published_rows=tables.published_rows(runs),

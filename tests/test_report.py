@@ -315,7 +315,7 @@ def test_answer_tells_people_frames_and_headlines(page: str) -> None:
     assert "2 generators (copy and warp) were judged on 12 people and 48 frames" in answer[1]
     assert "1, 8 or 32 frames of a person" in answer[1]
     assert "warp is clearly better in" in answer[1] and "movement (nme_dlib68" in answer[1]
-    assert "0.840 for same person and 0.060 for different people" in answer[1]
+    assert "0.840 of one person and 0.060 of different people" in answer[1]
     assert "a learned generator has to beat them" in answer[1]
 
 
@@ -448,7 +448,9 @@ def test_one_person_has_no_interval_and_says_why(tmp_path: Path) -> None:
     assert "One person was judged, so there are no intervals" in text
     assert "No interval: one identity." in text
     assert '<span class="tag best">' not in page and '<span class="interval">—</span>' in page
-    assert "for want of intervals" in text and "Person by person" not in text.replace("Person by person (CSV)", "")
+    assert "without intervals it is not known which is better" in text and "Person by person" not in text.replace(
+        "Person by person (CSV)", ""
+    )
 
 
 def test_no_metric_has_a_value(tmp_path: Path) -> None:
