@@ -20,6 +20,7 @@ def pair_by_name(fakes: Path, reals: Path) -> PairSet:
     Raises:
         ConfigError: a folder is missing, two real clips share a name, or nothing pairs.
     """
+    fakes, reals = fakes.resolve(), reals.resolve()  # a run is judged again, and reported, from other folders
     real_files: dict[str, Path] = {}
     for path in _videos(reals, "--reals"):
         if path.stem in real_files:
@@ -30,7 +31,7 @@ def pair_by_name(fakes: Path, reals: Path) -> PairSet:
     pairs, failures = [], []
     for path in _videos(fakes, "--fakes"):
         folders = path.relative_to(fakes).parent.parts
-        generator = folders[0] if folders else fakes.resolve().name
+        generator = folders[0] if folders else fakes.name
         shots = folders[1] if len(folders) > 1 and folders[1].isdigit() else None
         if path.stem not in real_files:
             labels = {"generator": generator}
@@ -55,10 +56,11 @@ def pair_by_table(table: Path, fakes: Path, reals: Path) -> PairSet:
     lacking = {"fake", "real"} - set(rows.columns)
     if lacking:
         raise ConfigError(f"--pairs '{table}' has no column '{sorted(lacking)[0]}'; it needs fake,real")
+    fakes, reals = fakes.resolve(), reals.resolve()
     pairs, failures, real_files = [], [], {}
     for row in rows.to_dict("records"):
         fake, real = fakes / row["fake"], reals / row["real"]
-        generator = row.get("generator") or fakes.resolve().name
+        generator = row.get("generator") or fakes.name
         absent = next((path for path in (fake, real) if not path.is_file()), None)
         if absent is not None:
             failures.append(Failure(item=row["fake"], labels={"generator": generator}, reason=f"'{absent}' is missing"))

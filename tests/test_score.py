@@ -316,7 +316,7 @@ def test_the_real_line_of_csim_is_told(clips: Path, tmp_path: Path) -> None:
         (["--fakes", "a"], ConfigError, "--fakes and --reals go together"),
         (["--data", "a", "--fakes", "b", "--reals", "c"], ConfigError, "name one of the two"),
         (["--data", "a", "--metrics", "simm"], PluginError, "did you mean 'ssim'"),
-        (["--fakes", "nowhere", "--reals", "nowhere"], ConfigError, "'nowhere' is not a folder"),
+        (["--fakes", "nowhere", "--reals", "nowhere"], ConfigError, "nowhere' is not a folder"),
         (["--data", "a", "--device", "cuda:99"], ConfigError, "--device cuda:99 cannot be used here"),
     ],
 )

@@ -1,10 +1,12 @@
 """Metrics, feature networks, generators and detectors by name: ours first, then entry points of other packages."""
 
 import difflib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any, Literal
 
 from thead_eval.errors import PluginError, ThevalError
@@ -72,7 +74,7 @@ def available(kind: Kind) -> dict[str, Origin]:
         name: Origin(name, target, "theval", lambda target=target: _import(target))  # type: ignore[misc]  # lambda default
         for name, target in BUILT_IN[kind].items()
     }
-    for entry in entry_points(group=f"theval.{kind}"):
+    for entry in _entry_points(kind, tuple(sys.path)):
         package = _package(entry)
         if entry.name in found:
             raise PluginError(
@@ -133,6 +135,12 @@ def _check(kind: Kind, origin: Origin, value: object) -> None:
 
 def _words(kind: Kind) -> str:
     return "feature network" if kind == "features" else kind
+
+
+@cache
+def _entry_points(kind: Kind, path: tuple[str, ...]) -> EntryPoints:
+    """Those that the distributions on sys.path declare. Kept, as looking takes 50 ms and every clip asks."""
+    return entry_points(group=f"theval.{kind}")
 
 
 def _import(target: str) -> Any:  # Any: as `load`
