@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from thead_eval import weights
+from thead_eval.dlib_resnet import CHIP_SIZE, read_dlib_resnet
 from thead_eval.faces import DetectorName, LandmarkerName, find_landmarks, load_detector, load_landmarker
 from thead_eval.metrics.geometry import LEFT_EYE, RIGHT_EYE, fit_similarity
 from thead_eval.metrics.resizes import resize_pytorch_fid
@@ -164,21 +165,23 @@ def _load_mobilefacenet(device: torch.device) -> ExtractFunction:
 def _load_dlib_resnet(device: torch.device) -> ExtractFunction:
     import dlib
 
-    network = dlib.face_recognition_model_v1(str(weights.path("dlib_resnet")))
+    network = read_dlib_resnet(weights.path("dlib_resnet")).to(device).to(memory_format=torch.channels_last)
 
-    def face(frame: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.uint8]:
+    def chip(frame: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.uint8]:
         left, top = points.min(axis=0).round().astype(int)
         right, bottom = points.max(axis=0).round().astype(int)
         parts = [dlib.point(int(x), int(y)) for x, y in points.round()]
         # Only the parts place the chip; the rectangle is there because dlib's type wants one.
         shape = dlib.full_object_detection(dlib.rectangle(left, top, right, bottom), parts)
-        chip: NDArray[np.uint8] = dlib.get_face_chip(frame, shape, size=150, padding=0.25)
-        return chip
+        face: NDArray[np.uint8] = dlib.get_face_chip(frame, shape, size=CHIP_SIZE, padding=0.25)
+        return face
 
     def features(frames: Tensor, landmarks: Tensor) -> Tensor:
         pictures = frames.permute(0, 2, 3, 1).cpu().contiguous().numpy()  # [B, H, W, 3]
-        chips = [face(frame, points) for frame, points in zip(pictures, landmarks.cpu().numpy(), strict=True)]
-        return torch.from_numpy(np.array(network.compute_face_descriptor(chips), dtype=np.float32))  # [B, 128]
+        chips = np.stack([chip(frame, points) for frame, points in zip(pictures, landmarks.cpu().numpy(), strict=True)])
+        with full_precision():
+            rows: Tensor = network(torch.from_numpy(chips).permute(0, 3, 1, 2).to(device))  # [B, 128]
+        return rows.cpu()
 
     return lambda frames, landmarks: _where_found(features, frames, landmarks, 128, torch.device("cpu"))
 
@@ -320,8 +323,8 @@ mobilefacenet = FeatureNetwork(
 dlib_resnet = FeatureNetwork(
     name="dlib_resnet",
     shape=(128,),
-    summary="dlib's face recognition network, version 1; dlib's own chip of 150 x 150 with a padding of 0.25, placed "
-    "by the dlib68 points, no jitter; on the CPU",
+    summary="dlib's face recognition network, version 1, run by PyTorch; dlib's own chip of 150 x 150 with a padding "
+    "of 0.25, placed by the dlib68 points, no jitter",
     load=_load_dlib_resnet,
     weights=("dlib_resnet",),
     uses_landmarks=True,
