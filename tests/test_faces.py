@@ -1,5 +1,6 @@
 """Detectors and landmarkers on the two public-domain portraits that packages carry."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +34,12 @@ def landmarker() -> Landmarker:
     return load_landmarker("dlib", CPU)
 
 
+@cache
 def portraits() -> tuple[Tensor, Tensor]:
     """[3, 256, 256] uint8 heads of Eileen Collins and Grace Hopper, both works of the US government."""
     whole = astronaut()  # type: ignore[no-untyped-call]  # scikit-image has no types
-    collins = Image.fromarray(whole).crop((114, 0, 334, 220)).resize((256, 256))
-    hopper = Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)).crop((86, 6, 416, 336)).resize((256, 256))
+    collins = Image.fromarray(whole).crop((105, 0, 345, 240)).resize((256, 256))
+    hopper = Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)).crop((46, 10, 466, 430)).resize((256, 256))
     first, second = (torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in (collins, hopper))
     return first, second
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.test_faces import CPU, portraits
-from thead_eval.faces import CONFIDENT, face_box, find_landmarks, load_detector, load_landmarker
+from thead_eval.faces import CONFIDENT, Landmarker, face_box, find_landmarks, load_detector, load_landmarker
 from thead_eval.tracking import Crop, Search, Track, head_crop, split_by_reach, track_faces
 
 Pictures = Iterator[NDArray[np.uint8]]
@@ -18,8 +18,13 @@ EVERY = 6
 
 
 @pytest.fixture(scope="module")
-def follow() -> Follow:
-    detector, landmarker = load_detector("dlib", CPU, doubtful=True), load_landmarker("dlib", CPU)
+def landmarker() -> Landmarker:
+    return load_landmarker("dlib", CPU)
+
+
+@pytest.fixture(scope="module")
+def follow(landmarker: Landmarker) -> Follow:
+    detector = load_detector("dlib", CPU, doubtful=True)
     return lambda pictures: track_faces(pictures, detector, landmarker, CONFIDENT["dlib"], EVERY)
 
 
@@ -49,13 +54,13 @@ def walk(portrait: Tensor, places: list[tuple[int, int]], width: int, height: in
         yield canvas
 
 
-def test_a_moving_face_is_one_track_with_landmarks_on_every_frame(follow: Follow) -> None:
+def test_a_moving_face_is_one_track_with_landmarks_on_every_frame(follow: Follow, landmarker: Landmarker) -> None:
     collins, _ = portraits()
     places = [(20 + 4 * n, 30 + round(10 * np.sin(n / 3))) for n in range(30)]
     search = follow(walk(collins, places, 420, 320))
     (track,) = search.tracks
     assert search.frames == 30 and track.first_frame == 0 and len(track) == 30
-    alone = find_landmarks(collins[None], load_detector("dlib", CPU), load_landmarker("dlib", CPU)).points[0]
+    alone = find_landmarks(collins[None], load_detector("dlib", CPU), landmarker).points[0]
     eyes = float((alone[36] - alone[45]).norm())
     for points, place in zip(track.points, places, strict=True):
         assert (points - alone - torch.tensor(place)).norm(dim=1).mean() < 0.03 * eyes
@@ -85,7 +90,7 @@ def test_two_people_side_by_side_are_two_tracks(follow: Follow) -> None:
 
 
 @pytest.mark.parametrize("in_front", [0, 1])
-def test_two_people_who_cross_never_share_a_track(follow: Follow, in_front: int) -> None:
+def test_two_people_who_cross_never_share_a_track(follow: Follow, landmarker: Landmarker, in_front: int) -> None:
     """One passes in front of the other; where it cannot be told who is who, tracks have ended."""
     heads = portraits()
     places = [(8 * n, 330 - 8 * n) for n in range(42)]  # x of either
@@ -98,7 +103,7 @@ def test_two_people_who_cross_never_share_a_track(follow: Follow, in_front: int)
             yield canvas
 
     tracks = [track for track in follow(both()).tracks if len(track) >= EVERY]
-    alone = find_landmarks(torch.stack(heads), load_detector("dlib", CPU), load_landmarker("dlib", CPU))
+    alone = find_landmarks(torch.stack(heads), load_detector("dlib", CPU), landmarker)
     seen: dict[str, set[int]] = {"before": set(), "after": set()}
     for track in tracks:
         shown = set()
@@ -117,20 +122,24 @@ def test_two_people_who_cross_never_share_a_track(follow: Follow, in_front: int)
 
 
 def test_faces_that_meet_end_their_tracks() -> None:
-    """Without waiting for the detection that would show which of them is hidden."""
-    collins, hopper = portraits()
+    """Without waiting for the next detection; a face that stays apart goes on."""
+    starts = torch.tensor([[0.0, 0, 100, 100, 1], [180, 0, 280, 100, 1], [190, 300, 290, 400, 1]])
 
-    def both() -> Pictures:
-        for n in range(20):
-            canvas = np.full((256, 590, 3), 110, np.uint8)
-            paste_head(canvas, collins, 100 + 5 * n)
-            paste_head(canvas, hopper, 275 - 5 * n)
-            yield canvas
+    def detector(frames: Tensor) -> list[Tensor]:
+        return [starts if frames.max() == 0 else starts[2:]]
 
-    detector, landmarker = load_detector("dlib", CPU), load_landmarker("dlib", CPU)
-    tracks = track_faces(both(), detector, landmarker, CONFIDENT["dlib"], every=1000).tracks
-    first = [track for track in tracks if track.first_frame == 0]
-    assert len(first) == 2 and 5 < len(first[0]) == len(first[1]) < 20
+    def landmarker(frames: Tensor, boxes: Tensor) -> Tensor:
+        """Faces that rush to the middle at 5 pixels a frame, but for the third."""
+        speeds = torch.where(boxes[:, 1] > 200, 0, torch.where(boxes[:, 0] < 90, 5, -5))
+        moved = boxes + speeds[:, None] * torch.tensor([1, 0, 1, 0])
+        return torch.cat(
+            [track_at([((x0 + x1) / 2, (y0 + y1) / 2)], x1 - x0).points for x0, y0, x1, y1 in moved.tolist()]
+        )
+
+    pictures = (np.full((400, 300, 3), int(n > 0), np.uint8) for n in range(20))
+    first, second, apart = track_faces(pictures, detector, landmarker, 0.0, every=1000).tracks
+    # They touch after 8 steps; 15 % of their union is shared when they lie 74 pixels apart.
+    assert len(first) == len(second) == 10 and len(apart) == 20
 
 
 def test_a_track_ends_where_the_face_was_last_confirmed(follow: Follow) -> None:

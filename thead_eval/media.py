@@ -260,6 +260,6 @@ def _stack(frames: list[NDArray[np.uint8]]) -> Tensor:
 
 def _reason(error: BaseException) -> str:
     """FFmpeg's or the system's words, without the path that the message already names."""
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError | av.FFmpegError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
