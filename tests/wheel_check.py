@@ -50,10 +50,10 @@ def check_use(environment: Path) -> None:
 
     _run(theval, "doctor")
     _run(theval, "list")
-    make_dataset(here / "dataset")
+    make_dataset(here / "dataset", identities=2)
     _run(
         *(theval, "score", "--data", here / "dataset", "--generator", "copy", "--generator", "warp"),
-        *("--shots", "1,8", "--metrics", "ssim,l1,nme_dlib68,fd_efflite0", "--out", here / "run"),
+        *("--shots", "1,8", "--metrics", "ssim,l1,nme_dlib68,fd_efflite0", "--workers", "1", "--out", here / "run"),
     )
     rows = json.loads((here / "run" / "measurements.json").read_text())["measurements"]
     scored = {
