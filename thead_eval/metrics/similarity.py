@@ -63,10 +63,14 @@ def compare_ms_ssim(fake: Tensor, real: Tensor) -> Tensor:
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
     _check(fake, real, MS_SSIM_MINIMUM)
-    similarity: Tensor = multiscale_structural_similarity_index_measure(
-        fake.float(), real.float(), data_range=255.0, reduction="none"
-    )
-    return similarity.double()
+
+    def similarity(a: Tensor, b: Tensor) -> Tensor:
+        a, b = (x.float().contiguous(memory_format=torch.channels_last) for x in (a, b))
+        value: Tensor = multiscale_structural_similarity_index_measure(a, b, data_range=255.0, reduction="none")
+        return value.reshape(())
+
+    # Frame by frame and channels last: the same numbers, more than twice as fast.
+    return torch.stack([similarity(a, b) for a, b in zip(fake[:, None], real[:, None], strict=True)]).double()
 
 
 def compare_psnr(fake: Tensor, real: Tensor) -> Tensor:
