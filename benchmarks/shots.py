@@ -3,6 +3,7 @@
 Predicting and judging are separate: fakes are written as clips, and judged from there.
 """
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -44,7 +45,7 @@ class PredictTask:
     plan: FewShotPlan
 
 
-def predict(config: ShotsConfig, run: RunFolder, workers: int, progress: Progress) -> PairSet:
+def predict(config: ShotsConfig, run: RunFolder, pool: ProcessPoolExecutor | None, progress: Progress) -> PairSet:
     """Generate every fake that is not there yet.
 
     Raises:
@@ -66,7 +67,7 @@ def predict(config: ShotsConfig, run: RunFolder, workers: int, progress: Progres
     )
     never_made: list[NeverMade] = []
     tasks = [PredictTask(run, config, plan) for plan in plans]
-    for _, absent in run_tasks(predict_identity, tasks, workers, progress, "generating"):
+    for _, absent in run_tasks(predict_identity, tasks, pool, progress, "generating"):
         never_made += absent
     never_made.sort(key=lambda absent: (absent.folder, absent.failure.item))
     failed = {(absent.folder, absent.failure.item) for absent in never_made}

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import repeat
@@ -136,40 +137,48 @@ class Judged:
 # Clip by clip, in this process or in workers.
 
 
+@contextmanager
+def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
+    """Processes for `run_tasks`, of one thread each, which keep the networks that they have loaded; None for one."""
+    if workers <= 1:
+        yield None
+        return
+    # Spawned, not forked: a fork of a process with OpenMP threads can hang.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def run_tasks(
     function: Callable[[Task], Result],
     tasks: Sequence[Task],
-    workers: int,
+    pool: ProcessPoolExecutor | None,
     progress: Progress,
     what: str,
 ) -> Iterator[tuple[Task, Result]]:
-    """Each task with its result, as they end.
+    """Each task with its result, as they end; in this process where there is no pool.
 
     Raises:
         RunError: a worker process was killed.
     """
     progress(what, 0, len(tasks))
-    if workers <= 1 or len(tasks) <= 1:
+    if pool is None:
         for done, task in enumerate(tasks, 1):
             yield task, function(task)
             progress(what, done, len(tasks))
         return
-    # Spawned, not forked: a fork of a process with OpenMP threads can hang.
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    try:
         futures: dict[Future[Result], Task] = {pool.submit(function, task): task for task in tasks}
-        try:
-            for done, future in enumerate(as_completed(futures), 1):
-                # Popped, so that a result is freed once it was used.
-                yield futures.pop(future), future.result()
-                progress(what, done, len(tasks))
-        except BrokenProcessPool:
-            raise RunError(
-                "a worker process was killed, perhaps for want of memory; run the same command again, it continues "
-                "(with fewer --workers)"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for done, future in enumerate(as_completed(futures), 1):
+            yield futures[future], future.result()
+            progress(what, done, len(tasks))
+    except BrokenProcessPool:
+        raise RunError(
+            "a worker process was killed, perhaps for want of memory; run the same command again, which continues "
+            "where this one stopped, with fewer --workers"
+        ) from None
 
 
 def judge_clip(task: JudgeTask) -> Judged:

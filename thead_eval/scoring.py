@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -27,6 +28,7 @@ from thead_eval.judging import (
     judge_clip,
     read_scores,
     run_tasks,
+    worker_pool,
     write_pairs,
 )
 from thead_eval.media import iter_frames
@@ -65,7 +67,7 @@ FIXED = (
 def score_run(
     out: Path,
     config: dict[str, Any],
-    make_pairs: Callable[[RunFolder], PairSet],
+    make_pairs: Callable[[RunFolder, ProcessPoolExecutor | None], PairSet],
     workers: int,
     progress: Progress,
 ) -> Outcome:
@@ -74,8 +76,8 @@ def score_run(
     Args:
         out: The run folder.
         config: The resolved settings, among them `metrics`, `seed` and `device`; Any: JSON.
-        make_pairs: Generates or finds what is judged.
-        workers: Processes; 1 judges in this one.
+        make_pairs: Generates or finds what is judged, with the processes that it may use.
+        workers: Processes; 1 works in this one.
         progress: Told of each step.
 
     Raises:
@@ -84,10 +86,11 @@ def score_run(
     run = open_run(out, config, FIXED)
     try:
         run.record("predicting", config, {}, {}, [])
-        pairs = make_pairs(run)
-        write_pairs(run.path, pairs)
-        run.record("scoring", config, pairs.dataset, {}, [])
-        outcome = score_pairs(run, pairs, config["metrics"], config["seed"], config["device"], workers, progress)
+        with worker_pool(workers) as pool:
+            pairs = make_pairs(run, pool)
+            write_pairs(run.path, pairs)
+            run.record("scoring", config, pairs.dataset, {}, [])
+            outcome = score_pairs(run, pairs, config["metrics"], config["seed"], config["device"], pool, progress)
         write_measurements(run.path, outcome.measurements)
         run.record("complete", config | {"sizes": outcome.sizes}, pairs.dataset, outcome.weights, outcome.failures)
     except OSError as error:  # everything that is read raises errors of its own
@@ -104,7 +107,7 @@ def score_pairs(
     metric_names: Sequence[str],
     seed: int,
     device: str,
-    workers: int,
+    pool: ProcessPoolExecutor | None,
     progress: Progress,
 ) -> Outcome:
     """Judge every pair by every metric, and reduce the values to measurements.
@@ -115,7 +118,7 @@ def score_pairs(
         metric_names: as `theval list metric` shows them.
         seed: of the resampling.
         device: of the networks.
-        workers: processes; 1 judges in this one.
+        pool: processes that judge; None judges in this one.
         progress: told after each clip.
 
     Raises:
@@ -140,14 +143,14 @@ def score_pairs(
     reals = list({pair.real.path: pair.real for pair in pairs}.values())
     tasks = [JudgeTask(run.path, device, clip, needed, ()) for clip in (*reals, *what.support)]
     unreadable: dict[Path, str] = {}
-    for task, judged in run_tasks(judge_clip, tasks, workers, progress, "real clips"):
+    for task, judged in run_tasks(judge_clip, tasks, pool, progress, "real clips"):
         if judged.failure:
             assert isinstance(task.clip, RealClip)
             unreadable[task.clip.path] = judged.failure
             outcome.failures.append(Failure(item=task.clip.item, reason=judged.failure))
     tasks = [JudgeTask(run.path, device, pair, needed, paired) for pair in pairs if pair.real.path not in unreadable]
     results: dict[tuple[str, str], Judged] = {}
-    for task, judged in run_tasks(judge_clip, tasks, workers, progress, "fakes"):
+    for task, judged in run_tasks(judge_clip, tasks, pool, progress, "fakes"):
         pair = task.clip
         assert isinstance(pair, Pair)
         results[pair.folder, pair.item] = judged

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,7 @@ def command(
 
     with progress_bars() as progress:
         config: dict[str, Any]  # as JSON gives it back
-        make_pairs: Callable[[RunFolder], PairSet]
+        make_pairs: Callable[[RunFolder, ProcessPoolExecutor | None], PairSet]
         if data:
             shots_config = ShotsConfig(
                 data,
@@ -112,17 +113,17 @@ def command(
             )
             config = vars(shots_config) | {"generators": list(shots_config.generators), "shots": list(shots)}
             config["dataset"] = open_dataset(data).sha256
-            make_pairs = partial(predict, shots_config, workers=workers, progress=progress)
+            make_pairs = partial(predict, shots_config, progress=progress)
         elif fakes and reals:
             found = pair_by_table(pairs, fakes, reals) if pairs else pair_by_name(fakes, reals)
             config = {"fakes": str(fakes), "reals": str(reals), "pairs": str(pairs) if pairs else None}
             config |= {"clips": fingerprint(found), "seed": seed, "device": device}
-            make_pairs = lambda _: found  # noqa: E731  # beside its two siblings
+            make_pairs = lambda *_: found  # noqa: E731  # beside its two siblings
         elif out:
             config = read_run(out).config | {"device": device}
             if "clips" in config:
                 config["clips"] = fingerprint(read_pairs(out))
-            make_pairs = lambda run: read_pairs(run.path)  # noqa: E731
+            make_pairs = lambda run, _: read_pairs(run.path)  # noqa: E731
         else:
             raise ConfigError(
                 "nothing to judge; name a dataset with --data, clips with --fakes and --reals, or a run with --out"
