@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -70,12 +71,19 @@ def decode_frames(path: Path, threads: int = 0) -> Iterator[av.VideoFrame]:
         raise MediaError(f"'{path}' ends after {decoded} of {stated} frames; download or export it again")
 
 
-def to_rgb(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> NDArray[np.uint8]:
+def to_rgb(
+    frame: av.VideoFrame,
+    width: int | None = None,
+    height: int | None = None,
+    reformatter: VideoReformatter | None = None,
+) -> NDArray[np.uint8]:
     """A decoded frame as [H, W, 3] uint8 RGB, resized (area-averaged) where a size is given, then rotated upright.
 
-    Width and height are those before rotation. Colours follow the matrix and range that the frame states.
+    Width and height are those before rotation. Colours follow the matrix and range that the frame states. A reformatter
+    that is passed again keeps its tables, which take longer to build than a small frame to convert.
     """
-    rgb = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA").to_ndarray()
+    reformatter = reformatter or VideoReformatter()
+    rgb = reformatter.reformat(frame, width, height, "rgb24", interpolation="AREA").to_ndarray()
     return np.rot90(rgb, frame.rotation // 90)  # both count counter-clockwise
 
 
@@ -89,9 +97,10 @@ def iter_frames(path: Path, batch: int = 32) -> Iterator[Tensor]:
     """
     frames: list[NDArray[np.uint8]] = []
     size: tuple[int, int] | None = None
+    reformatter = VideoReformatter()
     for frame in decode_frames(path):
         size = size or (frame.width, frame.height)
-        frames.append(to_rgb(frame, *size))
+        frames.append(to_rgb(frame, *size, reformatter))
         if len(frames) == batch:
             yield _stack(frames)
             frames.clear()

@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
+from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -28,6 +29,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import pandas as pd
 import torch
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -44,7 +46,7 @@ from thead_eval.faces import (
     load_detector,
     load_landmarker,
 )
-from thead_eval.media import decode_frames, probe_video, to_rgb
+from thead_eval.media import VideoInfo, decode_frames, probe_video, to_rgb
 from thead_eval.results import write_json
 from thead_eval.sources import Source
 from thead_eval.tracking import Crop, Track, head_crop, split_by_reach, track_faces
@@ -55,6 +57,7 @@ Outcome = Literal["prepared", "unreadable", "no face", "face lost", "too short"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 SEARCHED = 1280  # pixels of the longer side of the pictures in which faces are searched; larger ones are shrunk
+KEPT = 64 * 2**20  # bytes of pictures that a short video keeps from the search, so that it is decoded once
 LARGE = 4096 * 2304  # pixels of a picture from which on a decoder gets one thread: each would hold frames of its own
 DOMINANT = 1.5  # times as large as any other face in view: the person that the file is of
 RECYCLE = 100  # files a worker prepares before a fresh one takes over, so that memory cannot creep up
@@ -293,7 +296,8 @@ def prepare_source(job: _Job) -> None:
             _write_part(job, _Part(*stamp, sha256, *_why(found, job.settings), found.fps, []))
             return
         crops = [head_crop(clip, found.width, found.height) for clip in clips]
-        sizes = _write_crops(path, job, clips, crops)
+        pictures = found.kept or _decode_again(path, job)
+        sizes = _write_crops(pictures, job, clips, crops)
     except (MediaError, OSError) as error:
         detail = str(error).replace(job.path, job.file)
         _write_part(job, _Part(*stamp, sha256, "unreadable", detail, 0.0, []))
@@ -319,6 +323,7 @@ class _Found(NamedTuple):
     width: int  # upright
     height: int
     tracks: list[Track]
+    kept: list[NDArray[np.uint8]] | None  # all its pictures, where they are few and small
 
 
 @cache
@@ -334,12 +339,18 @@ def _search(path: Path, job: _Job) -> _Found:
     small = round(info.width / shrink), round(info.height / shrink)
     width, height = small
 
+    kept: list[NDArray[np.uint8]] | None = [] if shrink == 1 else None
+
     def pictures() -> Iterator[NDArray[np.uint8]]:
-        nonlocal width, height
-        for frame in decode_frames(path, _threads(job, info.width * info.height)):
-            picture = to_rgb(frame, *small)
+        nonlocal width, height, kept
+        reformatter = VideoReformatter()
+        for frame in decode_frames(path, _threads(job, info)):
+            picture = np.ascontiguousarray(to_rgb(frame, *small, reformatter))
             height, width = picture.shape[:2]
-            yield np.ascontiguousarray(picture)
+            if kept is not None:
+                kept.append(picture)
+                kept = kept if len(kept) * picture.nbytes <= KEPT else None
+            yield picture
 
     detector, landmarker = _backends(job.settings.detector, job.settings.landmarks)
     confident = CONFIDENT[job.settings.detector]
@@ -348,11 +359,18 @@ def _search(path: Path, job: _Job) -> _Found:
         raise MediaError(f"'{path}' holds no frames; download or export it again")
     upright = (info.width, info.height) if (width, height) == small else (info.height, info.width)
     scale = upright[0] / width, upright[1] / height
-    return _Found(frames, info.fps, *upright, [track.times(*scale) for track in tracks])
+    return _Found(frames, info.fps, *upright, [track.times(*scale) for track in tracks], kept)
 
 
-def _threads(job: _Job, pixels: int) -> int:
-    return 1 if pixels > LARGE else job.threads
+def _decode_again(path: Path, job: _Job) -> Iterator[NDArray[np.uint8]]:
+    info = probe_video(path)
+    reformatter = VideoReformatter()
+    for frame in decode_frames(path, _threads(job, info)):
+        yield to_rgb(frame, info.width, info.height, reformatter)
+
+
+def _threads(job: _Job, info: VideoInfo) -> int:
+    return 1 if info.width * info.height > LARGE else job.threads
 
 
 def _why(found: _Found, settings: PrepareSettings) -> tuple[Reason, str]:
@@ -383,26 +401,21 @@ def _people(clips: list[Track]) -> list[int]:
     return people
 
 
-def _write_crops(path: Path, job: _Job, clips: list[Track], crops: list[Crop]) -> list[list[int]]:
-    """The second pass: the JPEGs of each clip one after the other in a file; their sizes in bytes."""
-    info = probe_video(path)
+def _write_crops(
+    pictures: Iterable[NDArray[np.uint8]], job: _Job, clips: list[Track], crops: list[Crop]
+) -> list[list[int]]:
+    """Write the JPEGs of each clip one after the other to a file; their sizes in bytes."""
     sizes: list[list[int]] = [[] for _ in clips]
     last = max(clip.first_frame + len(clip) for clip in clips)
     with _writing(job.part("")), ExitStack() as stack:
-        files = [stack.enter_context(_whole(job.part(f".{n}.jpegs"))) for n in range(len(clips))]
-        files_open = [stack.enter_context(file.open("wb")) for file in files]
-        for number, frame in enumerate(decode_frames(path, _threads(job, info.width * info.height))):
-            if number == last:
-                break
-            active = [n for n, clip in enumerate(clips) if 0 <= number - clip.first_frame < len(clip)]
-            if not active:
-                continue
-            picture = to_rgb(frame, info.width, info.height)
-            for n in active:
-                head = _cut_out(picture, crops[n], job.settings.size)
-                content = encode_jpeg(torch.from_numpy(head).permute(2, 0, 1), job.settings.jpeg_quality)
-                files_open[n].write(content)
-                sizes[n].append(len(content))
+        names = [stack.enter_context(_whole(job.part(f".{n}.jpegs"))) for n in range(len(clips))]
+        files = [stack.enter_context(name.open("wb")) for name in names]
+        for number, picture in enumerate(islice(pictures, last)):
+            for n, clip in enumerate(clips):
+                if 0 <= number - clip.first_frame < len(clip):
+                    head = _cut_out(picture, crops[n], job.settings.size)
+                    content = encode_jpeg(torch.from_numpy(head).permute(2, 0, 1), job.settings.jpeg_quality)
+                    sizes[n].append(files[n].write(content))
     return sizes
 
 
