@@ -20,9 +20,8 @@ import click
 from av.video.reformatter import VideoReformatter
 
 from thead_eval import weights
-from thead_eval.data import encode_jpeg
 from thead_eval.errors import MediaError
-from thead_eval.media import decode_frames, to_rgb
+from thead_eval.pictures import decode_frames, encode_jpeg, to_rgb
 from thead_eval.sources import Ratios, find_sources
 
 QUALITY = 95
@@ -39,7 +38,6 @@ class Timing(NamedTuple):
 def plain_loop(files: list[Path], out: Path) -> Timing:
     """What a script would do."""
     import dlib
-    import torch
 
     begin = time.perf_counter()
     detect = dlib.get_frontal_face_detector()
@@ -54,7 +52,7 @@ def plain_loop(files: list[Path], out: Path) -> Timing:
                     boxes = detect(picture, 0)
                     if boxes:
                         predict(picture, max(boxes, key=lambda box: box.area()))
-                    jpegs.write(encode_jpeg(torch.from_numpy(picture).permute(2, 0, 1), QUALITY))
+                    jpegs.write(encode_jpeg(picture, QUALITY))
                     frames += 1
             except MediaError:
                 continue

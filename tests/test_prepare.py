@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from tests.test_faces import CPU, portraits
-from tests.test_tracking import paste
+from tests.test_tracking import heads, paste
 from thead_eval.cli.prepare import command
 from thead_eval.data import Dataset, open_dataset
 from thead_eval.errors import ConfigError, DatasetError
@@ -41,7 +41,7 @@ def film(
     pictures = []
     for n in range(frames):
         canvas = np.full((height, width, 3), 110, np.uint8)
-        paste(canvas, portraits()[person], x + round(3 * np.sin(n / 2)), y + n % 2)
+        paste(canvas, heads()[person], x + round(3 * np.sin(n / 2)), y + n % 2)
         pictures.append(canvas)
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 

@@ -25,6 +25,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
+from thead_eval import pictures
 from thead_eval.errors import DatasetError
 from thead_eval.results import Failure, write_json
 from thead_eval.types import NUM_POINTS, Clip, FewShotSet, Landmarks
@@ -109,10 +110,8 @@ class RejectedSource:
 
 
 def encode_jpeg(frame: Tensor, quality: int) -> bytes:
-    """A [3, H, W] uint8 frame as JPEG, with chroma at full resolution (a 4:2:0 crop would lose it a second time)."""
-    buffer = io.BytesIO()
-    Image.fromarray(frame.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=quality, subsampling=0)
-    return buffer.getvalue()
+    """A [3, H, W] uint8 frame as JPEG, as `theval prepare` encodes it."""
+    return pictures.encode_jpeg(frame.permute(1, 2, 0).numpy(), quality)
 
 
 def decode_jpeg(content: bytes) -> Tensor:

@@ -3,8 +3,6 @@
 import io
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,79 +10,25 @@ import av
 import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from thead_eval.errors import MediaError
+from thead_eval.pictures import Picture, VideoInfo, decode_frames, open_video, probe_video, reason, to_rgb
 from thead_eval.types import Clip
 
-UNSTATED_FPS = 25.0  # of a file that states no frame rate; the rate of the field's data sets
-ENDED_EARLY = 0.9  # fewer frames than this part of what the header states: the file was cut off
+__all__ = [
+    "SYNTHETIC_SOURCE",
+    "VideoInfo",
+    "iter_frames",
+    "probe_video",
+    "read_clip",
+    "read_image",
+    "read_metadata",
+    "write_clip",
+]
+
 SYNTHETIC_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a video's header states."""
-
-    fps: float  # the mean, where the rate varies; 25 where none is stated
-    width: int  # as stored: before rotation
-    height: int
-    frames: int | None  # None where the container does not say
-
-
-def probe_video(path: Path) -> VideoInfo:
-    """Read a video's header.
-
-    Raises:
-        MediaError: the file cannot be opened, or holds no video.
-    """
-    with _open(path) as (_, stream):
-        return _info(path, stream)
-
-
-def decode_frames(path: Path, threads: int = 0) -> Iterator[av.VideoFrame]:
-    """Each frame as decoded, not rotated; a variable frame rate gives each stored frame once.
-
-    Args:
-        path: The video.
-        threads: Of the decoder; 0 = one a core.
-
-    Raises:
-        MediaError: the file cannot be opened, holds no video, is damaged, or ends before what its header states.
-    """
-    with _open(path) as (container, stream):
-        stated = _info(path, stream).frames
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = threads
-        decoded = 0
-        try:
-            for frame in container.decode(stream):
-                decoded += 1
-                yield frame
-        except av.FFmpegError as error:
-            raise MediaError(
-                f"'{path}' is damaged after frame {decoded} ({_reason(error)}); download or export it again"
-            ) from error
-    if stated is not None and decoded < ENDED_EARLY * stated:
-        raise MediaError(f"'{path}' ends after {decoded} of {stated} frames; download or export it again")
-
-
-def to_rgb(
-    frame: av.VideoFrame,
-    width: int | None = None,
-    height: int | None = None,
-    reformatter: VideoReformatter | None = None,
-) -> NDArray[np.uint8]:
-    """A decoded frame as [H, W, 3] uint8 RGB, resized (area-averaged) where a size is given, then rotated upright.
-
-    Width and height are those before rotation. Colours follow the matrix and range that the frame states. A reformatter
-    that is passed again keeps its tables, which take longer to build than a small frame to convert.
-    """
-    reformatter = reformatter or VideoReformatter()
-    rgb = reformatter.reformat(frame, width, height, "rgb24", interpolation="AREA").to_ndarray()
-    return np.rot90(rgb, frame.rotation // 90)  # both count counter-clockwise
 
 
 def iter_frames(path: Path, batch: int = 32) -> Iterator[Tensor]:
@@ -95,7 +39,7 @@ def iter_frames(path: Path, batch: int = 32) -> Iterator[Tensor]:
     Raises:
         MediaError: as `decode_frames`; frames before the damage have been given out by then.
     """
-    frames: list[NDArray[np.uint8]] = []
+    frames: list[Picture] = []
     size: tuple[int, int] | None = None
     reformatter = VideoReformatter()
     for frame in decode_frames(path):
@@ -133,7 +77,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         MediaError: the file cannot be opened, or holds no video.
     """
-    with _open(path) as (container, _):
+    with open_video(path) as (container, _):
         return {name.lower(): value for name, value in container.metadata.items()}
 
 
@@ -157,7 +101,7 @@ def read_image(path: Path) -> Tensor:
     except UnidentifiedImageError as error:
         raise MediaError(f"'{path}' is not an image that can be read; give a PNG, JPEG or WebP file") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise MediaError(f"cannot read image '{path}' ({_reason(error)}); check the path and the file") from error
+        raise MediaError(f"cannot read image '{path}' ({reason(error)}); check the path and the file") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
@@ -195,7 +139,7 @@ def write_clip(
         _write_whole(path, _encode(path, clip, lossless, tags))
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(
-            f"cannot write '{path}' ({_reason(error)}); check the folder, the free space and the suffix"
+            f"cannot write '{path}' ({reason(error)}); check the folder, the free space and the suffix"
         ) from error
 
 
@@ -237,38 +181,5 @@ def _write_whole(path: Path, content: bytes) -> None:
         raise
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """An open file and its video stream, which is not the cover picture of an audio file."""
-    try:
-        container = av.open(str(path), "r", metadata_errors="replace")
-    except av.FFmpegError as error:
-        raise MediaError(f"cannot open '{path}' as a video ({_reason(error)}); check the path and the file") from error
-    with container:
-        streams = [
-            stream
-            for stream in container.streams.video
-            if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None
-        ]
-        if not streams:
-            raise MediaError(f"'{path}' holds no video; give a file with a video stream that FFmpeg can decode")
-        yield container, streams[0]
-
-
-def _info(path: Path, stream: av.VideoStream) -> VideoInfo:
-    if stream.width < 1 or stream.height < 1:
-        raise MediaError(f"'{path}' states no picture size; download or export it again")
-    rate = stream.average_rate or stream.guessed_rate
-    fps = float(rate) if rate else UNSTATED_FPS
-    return VideoInfo(fps, stream.width, stream.height, stream.frames or None)
-
-
-def _stack(frames: list[NDArray[np.uint8]]) -> Tensor:
+def _stack(frames: list[Picture]) -> Tensor:
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()  # [B, 3, H, W]
-
-
-def _reason(error: BaseException) -> str:
-    """FFmpeg's or the system's words, without the path that the message already names."""
-    if isinstance(error, OSError | av.FFmpegError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__

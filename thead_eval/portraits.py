@@ -27,7 +27,7 @@ def crop_portrait(photo: Tensor, name: str, size: int) -> tuple[Clip, Landmarks]
     landmarks = find_landmarks(photo[None], load_detector("dlib", device), load_landmarker("dlib", device))
     if not landmarks.found[0]:
         raise NoFaceFound(f"no face in '{name}' ({width}x{height}); give a larger or more frontal picture")
-    crop = head_crop(Track(0, landmarks.points), width, height)
+    crop = head_crop(Track(0, landmarks.points.numpy()), width, height)
     # Beyond the picture its border is repeated.
     before = (max(-crop.x, 0), max(-crop.y, 0))
     after = (max(crop.x + crop.side - width, 0), max(crop.y + crop.side - height, 0))

@@ -11,11 +11,10 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from thead_eval.faces import Detector, Landmarker, face_box, overlap
+from thead_eval.backends import Boxes, PictureDetector, PictureLandmarker, Points, face_box, overlap
+from thead_eval.pictures import Picture
 
 # Mean difference from one frame to the next, in levels of a small RGB picture. Within 195 of 196 clips it stays
 # below, and 0.06 % of 5000 cuts from one clip to another do so too. A slow dissolve is not seen.
@@ -35,14 +34,14 @@ class Track:
     """One face in consecutive frames of one shot."""
 
     first_frame: int
-    points: Tensor  # [T, 68, 2] float32, pixels of the pictures that were searched
+    points: Points  # [T, 68, 2], pixels of the pictures that were searched
 
     def __len__(self) -> int:
         return len(self.points)
 
     def times(self, x: float, y: float) -> "Track":
         """The same in pictures of another size. Pixel 0's centre is 0, so that its left edge is -0.5."""
-        return Track(self.first_frame, (self.points + 0.5) * torch.tensor([x, y]) - 0.5)
+        return Track(self.first_frame, (self.points + 0.5) * np.array([x, y], np.float32) - 0.5)
 
 
 class Search(NamedTuple):
@@ -65,15 +64,15 @@ class _Open:
     """A track that may go on."""
 
     first_frame: int
-    points: list[Tensor]  # [68, 2] each
-    box: Tensor  # [4], of the last frame
+    points: list[NDArray[np.float32]]  # [68, 2] each
+    box: NDArray[np.float32]  # [4], of the last frame
     scores: list[float]  # of the detections that confirmed it
     confirmed: int  # frames up to and including the last of them
     misses: int = 0
 
 
 def track_faces(
-    pictures: Iterable[NDArray[np.uint8]], detector: Detector, landmarker: Landmarker, confident: float, every: int
+    pictures: Iterable[Picture], detector: PictureDetector, landmarker: PictureLandmarker, confident: float, every: int
 ) -> Search:
     """Follow all faces through [H, W, 3] RGB pictures of one size, which are held one at a time.
 
@@ -91,14 +90,13 @@ def track_faces(
     frames = 0
     for number, picture in enumerate(pictures):
         frames = number + 1
-        frame = torch.from_numpy(picture).permute(2, 0, 1)  # [3, H, W]
         thumb = _thumb(picture)
         if before is not None and float(np.abs(thumb - before).mean()) > CUT:
             closed += _close(faces)
             faces, shot = [], number
         before = thumb
 
-        jumped = _follow(faces, frame, landmarker)
+        jumped = _follow(faces, picture, landmarker)
         met = _meeting(faces)
         closed += _close([face for face in faces if face in met], drop_last=True)
         faces = [face for face in faces if face not in met]
@@ -106,17 +104,17 @@ def track_faces(
         since = number - shot
         eager = not faces and since < every  # a shot's first frames are worth a closer look
         if since % every == 0 or jumped or met or eager:
-            boxes = detector(frame[None])[0]
-            lost, boxes = _confirm(faces, boxes, frame, landmarker)
+            boxes = detector([picture])[0]
+            lost, boxes = _confirm(faces, boxes, picture, landmarker)
             closed += _close(lost)
             faces = [face for face in faces if face not in lost]
-            faces += _begin(faces, boxes[boxes[:, 4] >= confident], frame, landmarker, number)
+            faces += _begin(faces, boxes[boxes[:, 4] >= confident], picture, landmarker, number)
     closed += _close(faces)
     closed.sort(key=lambda track: (track.first_frame, float(track.points[0, :, 0].mean())))
     return Search(frames, closed)
 
 
-def _thumb(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _thumb(picture: Picture) -> NDArray[np.float32]:
     """About 32 x 32, each pixel the mean of four spread over its place: ten times faster than the mean of all."""
     height, width = picture.shape[:2]
     points = picture[:: max(height // 64, 1), :: max(width // 64, 1)].astype(np.float32)
@@ -124,16 +122,16 @@ def _thumb(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     return (points[::2, ::2] + points[1::2, ::2] + points[::2, 1::2] + points[1::2, 1::2]) * np.float32(0.25)
 
 
-def _follow(faces: list[_Open], frame: Tensor, landmarker: Landmarker) -> bool:
+def _follow(faces: list[_Open], picture: Picture, landmarker: PictureLandmarker) -> bool:
     """Add this frame's landmarks to each face; True where one is not where it was."""
     if not faces:
         return False
-    before = torch.stack([face.box for face in faces])
-    points = landmarker(frame.expand(len(faces), -1, -1, -1), before)
+    before = np.stack([face.box for face in faces])
+    points = landmarker([picture] * len(faces), before)
     after = face_box(points)
     moved = overlap(before, after).diagonal() < STILL
     if moved.any():  # from where the face was, the landmarks go only part of the way
-        points[moved] = landmarker(frame.expand(int(moved.sum()), -1, -1, -1), after[moved])
+        points[moved] = landmarker([picture] * int(moved.sum()), after[moved])
         after = face_box(points)
     for face, own, box in zip(faces, points, after, strict=True):
         face.points.append(own)
@@ -145,22 +143,24 @@ def _meeting(faces: list[_Open]) -> list[_Open]:
     """The faces that overlap another."""
     met = []
     for a, b in combinations(faces, 2):
-        if float(overlap(a.box[None], b.box[None])) > MEET:
+        if overlap(a.box[None], b.box[None])[0, 0] > MEET:
             met += [a, b]
     return met
 
 
-def _confirm(faces: list[_Open], boxes: Tensor, frame: Tensor, landmarker: Landmarker) -> tuple[list[_Open], Tensor]:
+def _confirm(
+    faces: list[_Open], boxes: Boxes, picture: Picture, landmarker: PictureLandmarker
+) -> tuple[list[_Open], Boxes]:
     """Match detections with faces, best overlap first: the faces that are lost, and the boxes that are left."""
-    left = torch.ones(len(boxes), dtype=torch.bool)
+    left = np.ones(len(boxes), np.bool_)
     unmatched = list(faces)
     if faces and len(boxes):
-        shared = overlap(torch.stack([face.box for face in faces]), boxes)  # [faces, boxes]
+        shared = overlap(np.stack([face.box for face in faces]), boxes)  # [faces, boxes]
         while float(shared.max()) >= SAME:
             row, column = divmod(int(shared.argmax()), len(boxes))
             face, box = faces[row], boxes[column]
             if float(shared[row, column]) < DRIFT:
-                face.points[-1] = landmarker(frame[None], box[None, :4])[0]
+                face.points[-1] = landmarker([picture], box[None, :4])[0]
                 face.box = face_box(face.points[-1][None])[0]
             face.scores.append(float(box[4]))
             face.confirmed = len(face.points)
@@ -173,13 +173,15 @@ def _confirm(faces: list[_Open], boxes: Tensor, frame: Tensor, landmarker: Landm
     return [face for face in unmatched if face.misses > MISSES], boxes[left]
 
 
-def _begin(faces: list[_Open], boxes: Tensor, frame: Tensor, landmarker: Landmarker, number: int) -> list[_Open]:
+def _begin(
+    faces: list[_Open], boxes: Boxes, picture: Picture, landmarker: PictureLandmarker, number: int
+) -> list[_Open]:
     """A track for each box that lies apart from all faces and from the other boxes."""
-    others = torch.cat([boxes[:, :4], *(face.box[None] for face in faces)])
+    others = np.concatenate([boxes[:, :4], *(face.box[None] for face in faces)])
     crowded = overlap(boxes[:, :4], others) >= APART  # [boxes, boxes + faces]; each overlaps itself
     new = []
-    for box in boxes[crowded.sum(dim=1) == 1]:
-        points = landmarker(frame[None], box[None, :4])
+    for box in boxes[crowded.sum(axis=1) == 1]:
+        points = landmarker([picture], box[None, :4])
         new.append(_Open(number, [points[0]], face_box(points)[0], [float(box[4])], confirmed=1))
     return new
 
@@ -190,7 +192,7 @@ def _close(faces: list[_Open], *, drop_last: bool = False) -> list[Track]:
     for face in faces:
         length = len(face.points) - drop_last if face.misses == 0 else min(face.confirmed, len(face.points) - drop_last)
         if length:
-            tracks.append(Track(face.first_frame, torch.stack(face.points[:length])))
+            tracks.append(Track(face.first_frame, np.stack(face.points[:length])))
     return tracks
 
 
@@ -208,10 +210,10 @@ def split_by_reach(track: Track) -> list[Track]:
     pieces = []
     start = 0
     while start < len(track):
-        low = boxes[start:, :2].cummin(dim=0).values
-        high = boxes[start:, 2:].cummax(dim=0).values
-        side = (boxes[start:, 2] - boxes[start:, 0]).cummax(dim=0).values  # [T - start]
-        beyond = ((high - low).amax(dim=1) > REACH * side).nonzero()
+        low = np.minimum.accumulate(boxes[start:, :2])
+        high = np.maximum.accumulate(boxes[start:, 2:])
+        side = np.maximum.accumulate(boxes[start:, 2] - boxes[start:, 0])  # [T - start]
+        beyond = np.flatnonzero((high - low).max(axis=1) > REACH * side)
         length = int(beyond[0]) if len(beyond) else len(track) - start
         pieces.append(Track(track.first_frame + start, track.points[start : start + length]))
         start += length
@@ -225,21 +227,20 @@ def head_crop(track: Track, width: int, height: int) -> Crop:
     nearly fill is taken whole.
     """
     boxes = face_box(track.points)  # [T, 4]
-    side = float((boxes[:, 2] - boxes[:, 0]).median())
-    margin = side * torch.tensor([-HEAD_LEFT, -HEAD_TOP, HEAD_RIGHT, HEAD_BOTTOM])
+    side = float(np.median(boxes[:, 2] - boxes[:, 0]))
+    margin = side * np.array([-HEAD_LEFT, -HEAD_TOP, HEAD_RIGHT, HEAD_BOTTOM])
     heads = boxes + margin
-    low = heads[:, :2].quantile(0.01, dim=0)  # [2]; a few wild frames do not count
-    high = heads[:, 2:].quantile(0.99, dim=0)
+    low = np.quantile(heads[:, :2], 0.01, axis=0)  # [2]; a few wild frames do not count
+    high = np.quantile(heads[:, 2:], 0.99, axis=0)
     wanted = max(FRAMING * side, float((high - low).max()))
 
-    limits = torch.tensor([width, height])
-    points = track.points.flatten(0, 1).clamp(min=torch.zeros(2), max=limits)  # [T * 68, 2]; beyond it they are guesses
-    extent = float((points.amax(dim=0) - points.amin(dim=0)).max()) + 0.2 * side
+    points = track.points.reshape(-1, 2).clip(0, [width, height])  # [T * 68, 2]; beyond the frame they are guesses
+    extent = float((points.max(axis=0) - points.min(axis=0)).max()) + 0.2 * side
     crop = round(min(wanted, max(min(width, height), extent)))
     if width == height and crop >= FULL * width:
         return Crop(0, 0, width)
     x = float(low[0] + high[0]) / 2 - crop / 2
-    y = float(boxes[:, 1].median() + boxes[:, 3].median()) / 2 - FACE_HEIGHT * crop
+    y = float(np.median(boxes[:, 1]) + np.median(boxes[:, 3])) / 2 - FACE_HEIGHT * crop
     y = min(y, float(low[1])) if float(high[1] - low[1]) <= crop else float(low[1] + high[1]) / 2 - crop / 2
     return Crop(_into_frame(x, crop, width), _into_frame(y, crop, height), crop)
 

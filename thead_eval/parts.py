@@ -1,0 +1,325 @@
+"""One video file to one part of a dataset: the work of a process, which stays small without torch.
+
+A part is complete once its .json is there. Whatever is written gets its final name when all of it is written, so that
+a killed process leaves nothing that looks whole.
+"""
+
+import errno
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+from PIL import Image
+
+from thead_eval.backends import (
+    CONFIDENT,
+    DetectorName,
+    LandmarkerName,
+    PictureDetector,
+    PictureLandmarker,
+    face_box,
+    load_picture_detector,
+    load_picture_landmarker,
+)
+from thead_eval.errors import DatasetError, MediaError
+from thead_eval.pictures import Picture, VideoInfo, decode_frames, encode_jpeg, probe_video, to_rgb
+from thead_eval.results import write_json
+from thead_eval.tracking import Crop, Track, head_crop, split_by_reach, track_faces
+
+Reason = Literal["unreadable", "no face", "face lost", "too short"]
+
+SEARCHED = 1280  # pixels of the longer side of the pictures in which faces are searched; larger ones are shrunk
+KEPT = 64 * 2**20  # bytes of pictures that a short video keeps from the search, so that it is decoded once
+LARGE = 2560 * 1440  # pixels of a picture from which on a decoder gets one thread: each holds frames of its own
+DOMINANT = 1.5  # times as large as any other face in view: the person that the file is of
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """What decides the content of a dataset, apart from its sources."""
+
+    size: int = 256  # pixels a side of a crop
+    jpeg_quality: int = 95
+    detector: DetectorName = "dlib"
+    landmarks: LandmarkerName = "dlib"
+    detect_every: int = 8  # frames
+    min_frames: int = 48  # of a clip
+
+
+class Job(NamedTuple):
+    """One source file's work, in plain values, which travel to another process."""
+
+    path: str
+    file: str
+    parts: str
+    settings: PrepareSettings
+    threads: int = 1  # of the decoder
+
+    def part(self, suffix: str) -> Path:
+        return Path(self.parts) / (hashlib.sha256(self.file.encode()).hexdigest()[:24] + suffix)
+
+
+class Part(NamedTuple):
+    """The .json of a part."""
+
+    size: int  # of the source, in bytes
+    modified: int  # nanoseconds
+    sha256: str  # empty where the file could not even be read
+    reason: Reason | None
+    detail: str
+    fps: float
+    clips: list[dict[str, Any]]  # first_frame, frames, crop, person; Any: JSON
+
+
+def prepare_source(job: Job) -> None:
+    """Write the part of one source file.
+
+    Raises:
+        DatasetError: the output cannot be written.
+    """
+    path = Path(job.path)
+    stamp = stamp_of(path)
+    sha256 = ""
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        found = _search(path, job)
+        clips = [piece for track in found.tracks for piece in split_by_reach(track)]
+        clips = [clip for clip in clips if len(clip) >= job.settings.min_frames]
+        if not clips:
+            _write_part(job, Part(*stamp, sha256, *_why(found, job.settings), found.fps, []))
+            return
+        crops = [head_crop(clip, found.width, found.height) for clip in clips]
+        pictures = found.kept or _decode_again(path, job, crops)
+        sizes = _write_crops(pictures, found, job, clips, crops)
+        if [len(own) for own in sizes] != [len(clip) for clip in clips]:
+            raise MediaError(f"'{path}' gives fewer frames when it is decoded again; export it again")
+    except (MediaError, OSError) as error:
+        detail = str(error).replace(job.path, job.file)
+        _write_part(job, Part(*stamp, sha256, "unreadable", detail, 0.0, []))
+        return
+    arrays: dict[str, NDArray[Any]] = {}  # Any: numbers of two types
+    for n, (clip, crop) in enumerate(zip(clips, crops, strict=True)):
+        arrays[f"sizes{n}"] = np.array(sizes[n], np.int64)
+        arrays[f"points{n}"] = _points_in(crop, clip, job.settings.size)
+    with writing(job.part("")), _whole(job.part(".npz")) as unfinished, unfinished.open("wb") as npz:
+        np.savez(npz, **arrays)  # type: ignore[arg-type]  # numpy's stub takes one of the arrays for `allow_pickle`
+    rows = [
+        {"first_frame": clip.first_frame, "frames": len(clip), "crop": list(crop), "person": person}
+        for clip, crop, person in zip(clips, crops, _people(clips), strict=True)
+    ]
+    _write_part(job, Part(*stamp, sha256, None, "", found.fps, rows))
+
+
+class _Found(NamedTuple):
+    """A video and the faces in it, in its own pixels."""
+
+    frames: int
+    fps: float
+    width: int  # upright
+    height: int
+    tracks: list[Track]
+    kept: list[Picture] | None  # all its pictures, where they are few and small
+
+
+@cache
+def _backends(detector: DetectorName, landmarks: LandmarkerName) -> tuple[PictureDetector, PictureLandmarker]:
+    loaded = load_picture_detector(detector, doubtful=True), load_picture_landmarker(landmarks)
+    if "torch" in sys.modules:  # MTCNN and FAN need it; workers share the cores, and threads change the last digits
+        sys.modules["torch"].set_num_threads(1)
+    return loaded
+
+
+def _search(path: Path, job: Job) -> _Found:
+    """The first pass: only the landmarks stay in memory."""
+    info = probe_video(path)
+    shrink = max(1.0, max(info.width, info.height) / SEARCHED)
+    small = round(info.width / shrink), round(info.height / shrink)
+    width, height = small
+
+    kept: list[Picture] | None = [] if shrink == 1 else None
+
+    def pictures() -> Iterator[Picture]:
+        nonlocal width, height, kept
+        reformatter = VideoReformatter()
+        for frame in decode_frames(path, _threads(job, info)):
+            picture = np.ascontiguousarray(to_rgb(frame, *small, reformatter))
+            height, width = picture.shape[:2]
+            if kept is not None:
+                kept.append(picture)
+                kept = kept if len(kept) * picture.nbytes <= KEPT else None
+            yield picture
+
+    detector, landmarker = _backends(job.settings.detector, job.settings.landmarks)
+    confident = CONFIDENT[job.settings.detector]
+    frames, tracks = track_faces(pictures(), detector, landmarker, confident, job.settings.detect_every)
+    if not frames:
+        raise MediaError(f"'{path}' holds no frames; download or export it again")
+    upright = (info.width, info.height) if (width, height) == small else (info.height, info.width)
+    scale = upright[0] / width, upright[1] / height
+    return _Found(frames, info.fps, *upright, [track.times(*scale) for track in tracks], kept)
+
+
+def _decode_again(path: Path, job: Job, crops: list[Crop]) -> Iterator[Picture]:
+    """The second pass, over a long or large video, in pictures at least twice as fine as the crops will be."""
+    info = probe_video(path)
+    shrink = max(1, min(crop.side for crop in crops) // (2 * job.settings.size))
+    reformatter = VideoReformatter()
+    for frame in decode_frames(path, _threads(job, info)):
+        yield to_rgb(frame, info.width // shrink, info.height // shrink, reformatter)
+
+
+def _threads(job: Job, info: VideoInfo) -> int:
+    return 1 if info.width * info.height > LARGE else job.threads
+
+
+def _why(found: _Found, settings: PrepareSettings) -> tuple[Reason, str]:
+    if found.frames < settings.min_frames:
+        return "too short", f"{found.frames} frames, {settings.min_frames} are needed"
+    if not found.tracks:
+        return "no face", f"no face in {found.frames} frames"
+    longest = max(len(track) for track in found.tracks)
+    return "face lost", f"no face could be followed for more than {longest} of {found.frames} frames"
+
+
+def _people(clips: list[Track]) -> list[int]:
+    """Who each clip shows: 0 = the person that the file is of, other numbers = someone else, each clip its own.
+
+    Of faces that are in view together the file does not say which is its person, unless one is much the largest.
+    """
+    sizes = [float(np.median(boxes[:, 2] - boxes[:, 0])) for boxes in (face_box(clip.points) for clip in clips)]
+    people = []
+    for n, clip in enumerate(clips):
+        together = [
+            size
+            for size, other in zip(sizes, clips, strict=True)
+            if other is not clip
+            and clip.first_frame < other.first_frame + len(other)
+            and other.first_frame < clip.first_frame + len(clip)
+        ]
+        people.append(n + 1 if together and sizes[n] < DOMINANT * max(together) else 0)
+    return people
+
+
+def _write_crops(
+    pictures: Iterable[Picture], found: _Found, job: Job, clips: list[Track], crops: list[Crop]
+) -> list[list[int]]:
+    """Write the JPEGs of each clip one after the other to a file; their sizes in bytes."""
+    sizes: list[list[int]] = [[] for _ in clips]
+    last = max(clip.first_frame + len(clip) for clip in clips)
+    with writing(job.part("")), ExitStack() as stack:
+        names = [stack.enter_context(_whole(job.part(f".{n}.jpegs"))) for n in range(len(clips))]
+        files = [stack.enter_context(name.open("wb")) for name in names]
+        for number, picture in enumerate(islice(pictures, last)):
+            for n, clip in enumerate(clips):
+                if 0 <= number - clip.first_frame < len(clip):
+                    head = _cut_out(picture, crops[n], found.width, found.height, job.settings.size)
+                    sizes[n].append(files[n].write(encode_jpeg(head, job.settings.jpeg_quality)))
+    return sizes
+
+
+def _cut_out(picture: Picture, crop: Crop, width: int, height: int, size: int) -> Picture:
+    """[size, size, 3]: the crop of a source of this size, area-averaged or bilinear; beyond it its border is repeated.
+
+    The picture may be a smaller one of the source. A crop of the right size copies its pixels.
+    """
+    across, down = picture.shape[1] / width, picture.shape[0] / height
+    x0, y0, x1, y1 = crop.x * across, crop.y * down, (crop.x + crop.side) * across, (crop.y + crop.side) * down
+    left, top, right, bottom = math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)
+    inside = picture[max(top, 0) : bottom, max(left, 0) : right]
+    beyond = (
+        (max(-top, 0), max(bottom - picture.shape[0], 0)),
+        (max(-left, 0), max(right - picture.shape[1], 0)),
+        (0, 0),
+    )
+    around = Image.fromarray(np.pad(inside, beyond, mode="edge") if np.any(beyond) else inside)
+    head = around.resize((size, size), Image.Resampling.BILINEAR, box=(x0 - left, y0 - top, x1 - left, y1 - top))
+    return np.asarray(head)
+
+
+def _points_in(crop: Crop, clip: Track, size: int) -> NDArray[np.float32]:
+    """The clip's points in pixels of the crop, whose first pixel's centre is 0."""
+    corner = np.array([crop.x, crop.y], np.float32)
+    return (clip.points + np.float32(0.5) - corner) * np.float32(size / crop.side) - np.float32(0.5)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file to write, which gets its name when all of it is there."""
+    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _write_part(job: Job, part: Part) -> None:
+    with writing(job.part("")):
+        write_json(job.part(".json"), part._asdict())
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Size and time of change: (0, 0) where the file cannot be seen."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def is_done(job: Job) -> bool:
+    """Whether the source's part is whole, and the source still the same file."""
+    if not job.part(".json").exists():
+        return False
+    part = read_part(job)
+    return (part.size, part.modified) == stamp_of(Path(job.path))
+
+
+def read_part(job: Job) -> Part:
+    """What `prepare_source` wrote."""
+    return Part(**json.loads(job.part(".json").read_text()))
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """An OSError inside is about writing the output: say so, and that nothing is lost."""
+    try:
+        yield
+    except OSError as error:
+        cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "make it writable"
+        raise DatasetError(
+            f"cannot write '{error.filename or out}' ({error.strerror or error}); {cure} and run the same command "
+            "again, which continues where this one stopped"
+        ) from error
+
+
+def start_worker() -> None:
+    """What a worker process does first."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # without a traceback: Ctrl-C is the parent's to report
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """An orphan would work on beside the command that continues for its killed parent."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

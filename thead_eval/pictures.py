@@ -1,0 +1,126 @@
+"""Video files to pictures and pictures to JPEG, as numpy arrays.
+
+Without torch, which takes ten times the memory: many worker processes decode.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+from PIL import Image
+
+from thead_eval.errors import MediaError
+
+Picture = NDArray[np.uint8]  # [H, W, 3] RGB
+
+UNSTATED_FPS = 25.0  # of a file that states no frame rate; the rate of the field's data sets
+ENDED_EARLY = 0.9  # fewer frames than this part of what the header states: the file was cut off
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video's header states."""
+
+    fps: float  # the mean, where the rate varies; 25 where none is stated
+    width: int  # as stored: before rotation
+    height: int
+    frames: int | None  # None where the container does not say
+
+
+def probe_video(path: Path) -> VideoInfo:
+    """Read a video's header.
+
+    Raises:
+        MediaError: the file cannot be opened, or holds no video.
+    """
+    with open_video(path) as (_, stream):
+        return _info(path, stream)
+
+
+def decode_frames(path: Path, threads: int = 0) -> Iterator[av.VideoFrame]:
+    """Each frame as decoded, not rotated; a variable frame rate gives each stored frame once.
+
+    Args:
+        path: The video.
+        threads: Of the decoder; 0 = one a core.
+
+    Raises:
+        MediaError: the file cannot be opened, holds no video, is damaged, or ends before what its header states.
+    """
+    with open_video(path) as (container, stream):
+        stated = _info(path, stream).frames
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = threads
+        decoded = 0
+        try:
+            for frame in container.decode(stream):
+                decoded += 1
+                yield frame
+        except av.FFmpegError as error:
+            raise MediaError(
+                f"'{path}' is damaged after frame {decoded} ({reason(error)}); download or export it again"
+            ) from error
+    if stated is not None and decoded < ENDED_EARLY * stated:
+        raise MediaError(f"'{path}' ends after {decoded} of {stated} frames; download or export it again")
+
+
+def to_rgb(
+    frame: av.VideoFrame,
+    width: int | None = None,
+    height: int | None = None,
+    reformatter: VideoReformatter | None = None,
+) -> Picture:
+    """A decoded frame as [H, W, 3] uint8 RGB, resized (area-averaged) where a size is given, then rotated upright.
+
+    Width and height are those before rotation. Colours follow the matrix and range that the frame states. A reformatter
+    that is passed again keeps its tables, which take longer to build than a small frame to convert.
+    """
+    reformatter = reformatter or VideoReformatter()
+    rgb = reformatter.reformat(frame, width, height, "rgb24", interpolation="AREA").to_ndarray()
+    return np.rot90(rgb, frame.rotation // 90)  # both count counter-clockwise
+
+
+def encode_jpeg(picture: Picture, quality: int) -> bytes:
+    """A picture as JPEG, with chroma at full resolution (a 4:2:0 crop would lose it a second time)."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """An open file and its video stream, which is not the cover picture of an audio file."""
+    try:
+        container = av.open(str(path), "r", metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise MediaError(f"cannot open '{path}' as a video ({reason(error)}); check the path and the file") from error
+    with container:
+        streams = [
+            stream
+            for stream in container.streams.video
+            if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None
+        ]
+        if not streams:
+            raise MediaError(f"'{path}' holds no video; give a file with a video stream that FFmpeg can decode")
+        yield container, streams[0]
+
+
+def _info(path: Path, stream: av.VideoStream) -> VideoInfo:
+    if stream.width < 1 or stream.height < 1:
+        raise MediaError(f"'{path}' states no picture size; download or export it again")
+    rate = stream.average_rate or stream.guessed_rate
+    fps = float(rate) if rate else UNSTATED_FPS
+    return VideoInfo(fps, stream.width, stream.height, stream.frames or None)
+
+
+def reason(error: BaseException) -> str:
+    """FFmpeg's or the system's words, without the path that the message already names."""
+    if isinstance(error, OSError | av.FFmpegError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
