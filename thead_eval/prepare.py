@@ -6,10 +6,12 @@ in which they ended, or on how often the command was killed on the way.
 """
 
 import fcntl
+import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -17,16 +19,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-import numpy as np
-import pandas as pd
-import torch
-
-from thead_eval import __version__
-from thead_eval.data import DatasetInfo, PreparedClip, RejectedSource, open_dataset, write_dataset
+from thead_eval import __version__, weights
 from thead_eval.errors import ConfigError, DatasetError
 from thead_eval.parts import (
     Job,
-    Part,
     PrepareSettings,
     is_done,
     prepare_source,
@@ -37,7 +33,6 @@ from thead_eval.parts import (
 )
 from thead_eval.results import write_json
 from thead_eval.sources import Source
-from thead_eval.types import Landmarks
 
 __all__ = ["Engine", "Outcome", "PrepareReport", "PrepareSettings", "prepare"]
 
@@ -89,7 +84,9 @@ def prepare(
     info = _describe(settings)
     with _staging(out, info) as parts:
         if parts is None:
-            return _finished(out, info, sources)
+            from thead_eval.assembly import reasons_of
+
+            return _report(*reasons_of(out, sources))
         jobs = [Job(str(folder / source.file), source.file, str(parts), settings) for source in sources]
         todo = []
         for source, job in zip(sources, jobs, strict=True):
@@ -103,16 +100,19 @@ def prepare(
         for source in run(todo, workers or len(os.sched_getaffinity(0))):
             report(source)
 
-        result = _count([read_part(job) for job in jobs])
-        rows = (row for source, job in zip(sources, jobs, strict=True) for row in _rows(source, job))
+        from thead_eval.assembly import assemble  # Torch, once the workers have given their memory back.
+
         with writing(out):
-            try:
-                write_dataset(out, rows, info)
-            except DatasetError:
-                if result.clips:
-                    raise
+            assemble(out, sources, jobs, info)
+        made = [read_part(job) for job in jobs]
         shutil.rmtree(parts)
-    return result
+    clips = [clip for part in made for clip in part.clips]
+    return _report([part.reason for part in made], len(clips), sum(clip["frames"] for clip in clips))
+
+
+def _report(reasons: Sequence[str | None], clips: int, frames: int) -> PrepareReport:
+    count = Counter(reason or "prepared" for reason in reasons)
+    return PrepareReport({outcome: count[outcome] for outcome in OUTCOMES}, clips, frames)
 
 
 def _check(settings: PrepareSettings) -> None:
@@ -120,28 +120,30 @@ def _check(settings: PrepareSettings) -> None:
     for name, (low, high) in limits.items():
         if not low <= (value := getattr(settings, name)) <= high:
             raise ConfigError(f"--{name.replace('_', '-')} {value} is out of range; give {low} to {high}")
+    if settings.landmarks == "fan":
+        weights.path("fan_2dfan4")  # before a folder is begun that would ask for it again
 
 
-def _describe(settings: PrepareSettings) -> DatasetInfo:
-    packages = ["av", "Pillow", "dlib-bin", "numpy", "torch"]
-    packages += ["facenet-pytorch"] * (settings.detector == "mtcnn") + ["face-alignment"] * (
-        settings.landmarks == "fan"
-    )
-    return DatasetInfo(
-        size=settings.size,
-        jpeg_quality=settings.jpeg_quality,
-        detector=settings.detector,
-        landmarks=settings.landmarks,
-        settings={"detect_every": settings.detect_every, "min_frames": settings.min_frames},
-        packages={"theval": __version__} | {name: version(name) for name in packages},
-    )
+def _describe(settings: PrepareSettings) -> dict[str, Any]:  # Any: JSON
+    """The fields of dataset.json."""
+    packages = ["av", "Pillow", "dlib-bin", "numpy"]
+    packages += ["facenet-pytorch", "torch"] if settings.detector == "mtcnn" else []
+    packages += ["face-alignment", "torch"] if settings.landmarks == "fan" else []
+    return {
+        "size": settings.size,
+        "jpeg_quality": settings.jpeg_quality,
+        "detector": settings.detector,
+        "landmarks": settings.landmarks,
+        "settings": {"detect_every": settings.detect_every, "min_frames": settings.min_frames},
+        "packages": {"theval": __version__} | {name: version(name) for name in packages},
+    }
 
 
 # The output folder: begun, continued or finished.
 
 
 @contextmanager
-def _staging(out: Path, info: DatasetInfo) -> Iterator[Path | None]:
+def _staging(out: Path, info: dict[str, Any]) -> Iterator[Path | None]:
     """OUT/.parts, held against other processes; None where the dataset is finished."""
     parts = out / ".parts"
     with writing(out):
@@ -151,7 +153,9 @@ def _staging(out: Path, info: DatasetInfo) -> Iterator[Path | None]:
             raise ConfigError(
                 f"'{out}' holds other files ('{strange[0]}'); give a new folder, or an unfinished dataset"
             )
-        if (out / "dataset.json").exists():
+        finished = out / "dataset.json"
+        if finished.exists():
+            _compare(out, finished, info)
             shutil.rmtree(parts, ignore_errors=True)  # a run was killed between its last two steps
             yield None
             return
@@ -167,46 +171,24 @@ def _staging(out: Path, info: DatasetInfo) -> Iterator[Path | None]:
                 path.unlink()
             begun = parts / "settings.json"
             if begun.exists():
-                _compare(out, DatasetInfo.model_validate_json(begun.read_text()), info)
+                _compare(out, begun, info)
             else:
-                write_json(begun, info.model_dump(mode="json"))
+                write_json(begun, info)
         yield parts
 
 
-def _compare(out: Path, before: DatasetInfo, now: DatasetInfo) -> None:
-    old, new = _flat(before), _flat(now)
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name):
+def _compare(out: Path, written: Path, now: dict[str, Any]) -> None:
+    try:
+        before = json.loads(written.read_text())
+        old, new = ({**info, **info["settings"], **info["packages"]} for info in (before, now))
+    except (ValueError, TypeError, KeyError) as error:
+        raise DatasetError(f"'{written}' is damaged ({error}); delete '{out}' and run the command again") from error
+    for name in sorted(new.keys() - {"settings", "packages"}):
+        if old.get(name) != new[name]:
             raise ConfigError(
-                f"'{out}' was begun with {name} {old.get(name)}, and this command says {new.get(name)}; "
+                f"'{out}' was begun with {name} {old.get(name)}, and this command says {new[name]}; "
                 "give another folder, delete that one, or go back to its settings"
             )
-
-
-def _flat(info: DatasetInfo) -> dict[str, Any]:  # Any: JSON
-    rows = info.model_dump(mode="json", exclude={"settings", "packages"})
-    return {**rows, **info.settings, **info.packages}
-
-
-def _finished(out: Path, info: DatasetInfo, sources: list[Source]) -> PrepareReport:
-    """What a finished dataset holds, if it is the one that this command would make."""
-    dataset = open_dataset(out)
-    _compare(out, dataset.info, info)
-    rows = pd.concat([dataset.clips, dataset.rejected])
-    columns = (rows[name] for name in ("source", "identity", "label", "split"))
-    held = {(file, who.partition("~")[0], label, split) for file, who, label, split in zip(*columns, strict=True)}
-    asked = {(source.file, source.identity, source.label, source.split) for source in sources}
-    if held != asked:
-        file, identity, label, split = min(held ^ asked)
-        raise ConfigError(
-            f"'{out}' is a finished dataset of other videos: '{file}' as {label} of '{identity}' in {split} is only in "
-            "one of the two; give another folder"
-        )
-    outcomes: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
-    outcomes["prepared"] = dataset.clips["source"].nunique()
-    for reason in dataset.rejected["reason"] if len(dataset.rejected) else ():
-        outcomes[reason] += 1
-    return PrepareReport(outcomes, len(dataset.clips), int(dataset.clips["frames"].sum()))
 
 
 # Many source files.
@@ -264,49 +246,3 @@ def _run_on_ray(work: Work, workers: int) -> Iterator[Source]:
         except ray.exceptions.RayError as error:
             raise DatasetError(_killed([source])) from error
         yield source
-
-
-# The parts put together.
-
-
-def _count(parts: Iterable[Part]) -> PrepareReport:
-    outcomes: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
-    clips = frames = 0
-    for part in parts:
-        outcomes[part.reason or "prepared"] += 1
-        clips += len(part.clips)
-        frames += sum(clip["frames"] for clip in part.clips)
-    return PrepareReport(outcomes, clips, frames)
-
-
-def _rows(source: Source, job: Job) -> Iterator[PreparedClip | RejectedSource]:
-    """The dataset's rows of one source: its clips, or why there are none."""
-    part = read_part(job)
-    if part.reason is not None:
-        yield RejectedSource(
-            source.file, part.sha256, source.identity, source.label, source.split, part.reason, part.detail
-        )
-        return
-    with np.load(job.part(".npz")) as arrays:
-        for n, row in enumerate(part.clips):
-            points = torch.from_numpy(arrays[f"points{n}"])
-            x, y, side = row["crop"]
-            yield PreparedClip(
-                id=source.name if len(part.clips) == 1 else f"{source.name}~{n + 1}",
-                identity=f"{source.identity}~{row['person']}" if row["person"] else source.identity,
-                source=source.file,
-                source_sha256=part.sha256,
-                label=source.label,
-                split=source.split,
-                fps=part.fps,
-                first_frame=row["first_frame"],
-                crop_box=(x, y, x + side, y + side),
-                jpegs=_jpegs(job.part(f".{n}.jpegs"), arrays[f"sizes{n}"].tolist()),
-                landmarks=Landmarks(points, torch.ones(len(points), dtype=torch.bool)),
-            )
-
-
-def _jpegs(file: Path, sizes: list[int]) -> Iterator[bytes]:
-    with file.open("rb") as contents:
-        for size in sizes:
-            yield contents.read(size)

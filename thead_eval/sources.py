@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from thead_eval.data import Split
 from thead_eval.errors import ConfigError
 
+Split = Literal["train", "val", "test"]
 Layout = Literal["auto", "voxceleb", "faceforensics", "flat"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
