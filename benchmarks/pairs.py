@@ -5,20 +5,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from thead_eval.errors import ConfigError
-from thead_eval.judging import Pair, PairSet, RealClip
+from thead_eval.errors import ConfigError, MediaError, RunError
+from thead_eval.judging import NeverMade, Pair, PairSet, RealClip
+from thead_eval.media import iter_frames
 from thead_eval.results import Failure
-
-VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v"}
+from thead_eval.sources import VIDEO_SUFFIXES
 
 
 def pair_by_name(fakes: Path, reals: Path) -> PairSet:
     """Pair FAKES/[GENERATOR/[SHOTS/]]NAME.* with REALS/NAME.*; NAME counts as the identity.
 
-    Fakes without a folder of their own are labelled with the name of `fakes`. What has no partner is a failure.
+    Fakes without a folder of their own are labelled with the name of `fakes`. A fake without a real clip is a failure;
+    a real clip without a fake counts as never made, in every condition that lacks it.
 
     Raises:
-        ConfigError: a folder is missing, two real clips share a name, or nothing pairs.
+        ConfigError: a folder is missing, two clips of one place share a name, or nothing pairs.
     """
     fakes, reals = fakes.resolve(), reals.resolve()  # a run is judged again, and reported, from other folders
     real_files: dict[str, Path] = {}
@@ -32,21 +33,28 @@ def pair_by_name(fakes: Path, reals: Path) -> PairSet:
     for path in _videos(fakes, "--fakes"):
         folders = path.relative_to(fakes).parent.parts
         generator = folders[0] if folders else fakes.name
-        shots = folders[1] if len(folders) > 1 and folders[1].isdigit() else None
+        shots = folders[1] if len(folders) > 1 and folders[1].isdecimal() else None
         if path.stem not in real_files:
             labels = {"generator": generator}
             failures.append(Failure(item=path.stem, labels=labels, reason=f"no clip of this name in '{reals}'"))
             continue
         pairs.append(_pair(path, real_files[path.stem], path.stem, generator, shots))
-    return _pair_set(pairs, failures, real_files, {"fakes": str(fakes), "reals": str(reals)})
+    never_made = []
+    for folder, condition in {pair.folder: pair.labels for pair in pairs}.items():
+        made = {pair.identity for pair in pairs if pair.folder == folder}
+        for name in sorted(real_files.keys() - made):
+            failure = Failure(item=name, labels=dict(condition), reason="no fake of this name")
+            never_made.append(NeverMade(folder, _length(real_files[name]), failure))
+    return _pair_set(pairs, never_made, failures, {"fakes": str(fakes), "reals": str(reals)})
 
 
 def pair_by_table(table: Path, fakes: Path, reals: Path) -> PairSet:
     """Pair by a CSV with columns fake and real (paths in the two folders) and, if known, identity, generator, shots.
 
     Raises:
-        ConfigError: the CSV cannot be read, lacks a column, or has no row.
+        ConfigError: the CSV cannot be read, lacks a column, has a wrong value, or nothing pairs.
     """
+    fakes, reals = fakes.resolve(), reals.resolve()
     try:
         rows = pd.read_csv(table, dtype=str, keep_default_na=False)
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -56,27 +64,38 @@ def pair_by_table(table: Path, fakes: Path, reals: Path) -> PairSet:
     lacking = {"fake", "real"} - set(rows.columns)
     if lacking:
         raise ConfigError(f"--pairs '{table}' has no column '{sorted(lacking)[0]}'; it needs fake,real")
-    fakes, reals = fakes.resolve(), reals.resolve()
-    pairs, failures, real_files = [], [], {}
-    for row in rows.to_dict("records"):
+    pairs, never_made, failures = [], [], []
+    for line, row in enumerate(rows.to_dict("records"), 2):
         fake, real = fakes / row["fake"], reals / row["real"]
-        generator = row.get("generator") or fakes.name
-        absent = next((path for path in (fake, real) if not path.is_file()), None)
-        if absent is not None:
-            failures.append(Failure(item=row["fake"], labels={"generator": generator}, reason=f"'{absent}' is missing"))
+        shots = row.get("shots") or None
+        if shots and not shots.isdecimal():
+            raise ConfigError(f"--pairs '{table}', line {line}: shots must be a whole number, not '{shots}'")
+        pair = _pair(fake, real, row.get("identity") or real.stem, row.get("generator") or fakes.name, shots)
+        absent = next((path for path in (real, fake) if not path.is_file()), None)
+        if absent is None:
+            pairs.append(pair)
             continue
-        real_files[str(real)] = real
-        pairs.append(
-            _pair(fake, real, row.get("identity") or Path(row["real"]).stem, generator, row.get("shots") or None)
-        )
-    described = {"fakes": str(fakes), "reals": str(reals), "pairs": str(table)}
-    return _pair_set(pairs, failures, real_files, described)
+        failure = Failure(item=row["fake"], labels=dict(pair.labels), reason=f"'{absent}' is missing")
+        if absent == fake:
+            never_made.append(NeverMade(pair.folder, _length(real), failure))
+        else:
+            failures.append(failure)
+    return _pair_set(pairs, never_made, failures, {"fakes": str(fakes), "reals": str(reals), "pairs": str(table)})
 
 
 def fingerprint(pairs: PairSet) -> str:
-    """Changes when a clip does, so that what is known of a clip is not taken for what is known of its successor."""
-    paths = sorted({path for pair in pairs.pairs for path in (pair.fake, pair.real.path)})
-    states = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
+    """Changes when a clip does, so that what is known of a clip is not taken for what is known of its successor.
+
+    Raises:
+        RunError: a clip is gone.
+    """
+    states = []
+    for path in sorted({path for pair in pairs.pairs for path in (pair.fake, pair.real.path)}):
+        try:
+            state = path.stat()
+        except OSError as error:
+            raise RunError(f"'{path}' is gone ({error.strerror}); put it back, or score into another --out") from error
+        states.append(f"{path} {state.st_size} {state.st_mtime_ns}")
     return hashlib.sha256("\n".join(states).encode()).hexdigest()
 
 
@@ -93,14 +112,29 @@ def _pair(fake: Path, real: Path, identity: str, generator: str, shots: str | No
     )
 
 
-def _pair_set(pairs: list[Pair], failures: list[Failure], reals: dict[str, Path], described: dict[str, str]) -> PairSet:
+def _pair_set(
+    pairs: list[Pair], never_made: list[NeverMade], failures: list[Failure], described: dict[str, str]
+) -> PairSet:
     if not pairs:
-        first = failures[0] if failures else None
+        first = next(iter([*failures, *(absent.failure for absent in never_made)]), None)
         hint = f"; the first: {first.item}: {first.reason}" if first else ""
         raise ConfigError(
             f"no fake has a real clip to be judged against{hint}; give partners one name, or pass --pairs CSV"
         )
-    return PairSet(pairs, [], [], failures, described)
+    places: dict[tuple[str, str], Path] = {}
+    for pair in pairs:
+        for place, path in (((pair.folder, pair.item), pair.fake), (("real", pair.real.item), pair.real.path)):
+            if places.setdefault(place, path) != path:
+                raise ConfigError(f"'{path}' and '{places[place]}' differ only in their suffix; rename one of them")
+    return PairSet(pairs, [], never_made, failures, described)
+
+
+def _length(real: Path) -> int:
+    """Frames of a clip; 0 where it cannot be read either, which is told where it is judged."""
+    try:
+        return sum(len(batch) for batch in iter_frames(real))
+    except MediaError:
+        return 0
 
 
 def _videos(folder: Path, option: str) -> list[Path]:

@@ -22,6 +22,7 @@ from thead_eval.judging import resize
 from thead_eval.media import SYNTHETIC_SOURCE, read_clip
 from thead_eval.results import Measurement
 from thead_eval.run import RunFolder
+from thead_eval.sources import VIDEO_SUFFIXES
 from thead_eval.types import NUM_POINTS
 
 TILE = 160  # pixels a side
@@ -29,7 +30,6 @@ QUALITY = 80
 DIFFERENCE_GAIN = 3  # a difference of 85 of 255 is black
 MOST_CONDITIONS = 18  # with three strips each, what keeps the file below 4 MB
 RANKED_BY = ("csim_mobilefacenet", "csim_facenet", "ssim")
-VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v"}
 TILES = ("source", "driving", "real", "fake", "difference")
 
 _SYNTHETIC_XMP = (

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from reports.numbers import DASH, Digits, count_words, digits, write_interval, write_number
 from reports.runs import Condition, Run, by_condition, calibrations, metric_order, same_data, shots_words
-from thead_eval.results import Measurement
+from thead_eval.results import Measurement, direction
 
 Mark = Literal["best", "tie", ""]
 Change = Literal["better", "worse", "tie", ""]
@@ -57,16 +57,16 @@ class Column:
 
     metric: str
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     style: Digits
 
     @property
     def better(self) -> str:
-        return "higher is better" if self.higher_is_better else "lower is better"
+        return f"{direction(self.higher_is_better)} is better"
 
     @property
     def arrow(self) -> str:
-        return "↑" if self.higher_is_better else "↓"
+        return {True: "↑", False: "↓", None: "→ 0"}[self.higher_is_better]
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,7 @@ def marks(measurements: Sequence[Measurement | None]) -> list[Mark]:
     scored = [m for m in measurements if m is not None and m.value is not None]
     if len(scored) < 2 or any(m.low is None or m.high is None for m in scored):
         return ["" for _ in measurements]
-    sign = 1 if scored[0].higher_is_better else -1
-    best = max(scored, key=lambda m: sign * (m.value or 0.0))
+    best = max(scored, key=lambda m: m.merit)
     tied = [m for m in scored if m is not best and overlap(m, best)]
     result: list[Mark] = []
     for measurement in measurements:
@@ -364,8 +363,7 @@ def _change(first: Measurement, later: Measurement) -> Change:
         return ""
     if overlap(first, later):
         return "tie"
-    assert first.value is not None and later.value is not None
-    return "better" if (later.value > first.value) == later.higher_is_better else "worse"
+    return "better" if later.merit > first.merit else "worse"
 
 
 @cache

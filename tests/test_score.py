@@ -137,13 +137,23 @@ def test_a_run_is_judged_again_without_its_dataset(data: Path, tmp_path: Path) -
     make_dataset(moved, identities=2, frames=60, size=64)
     score("--data", moved, "--shots", "1", "--generator", "copy", "--metrics", "l1", "--out", out)
     written = {path: path.stat().st_mtime_ns for path in (out / "clips").rglob("*.mkv")}
+    frames = pd.read_parquet(out / "frames.parquet")
     l1 = rows_of(out)["l1", "copy", "1"]
     for path in moved.rglob("*.*"):
         path.unlink()
-    score("--out", out, "--metrics", "l1,psnr,fd_efflite0")
+    score("--out", out, "--metrics", "psnr,fd_efflite0")
+    again = pd.read_parquet(out / "frames.parquet")
+    pd.testing.assert_frame_equal(frames, again[frames.columns])
     assert rows_of(out)["l1", "copy", "1"] == l1
     assert rows_of(out)["psnr", "copy", "1"]["value"] > 0
     assert {path: path.stat().st_mtime_ns for path in (out / "clips").rglob("*.mkv")} == written
+
+
+def test_a_generator_joins_those_that_a_run_has(data: Path, tmp_path: Path) -> None:
+    fixed = ("--data", data, "--identities", "1", "--shots", "1", "--metrics", "l1", "--out", tmp_path / "run")
+    score(*fixed, "--generator", "copy")
+    score(*fixed, "--generator", "warp")
+    assert {generator for _, generator, _ in rows_of(tmp_path / "run")} == {"copy", "warp"}
 
 
 def test_a_run_is_continued_only_with_its_own_settings(run: Path, data: Path) -> None:
@@ -261,6 +271,7 @@ def test_clips_are_paired_by_name_and_labelled_by_folder(clips: Path, tmp_path: 
     dark = rows["l1", "dark", ""]
     assert dark["value"] > 20
     assert (dark["n_identities"], dark["n_failed"]) == (1, 12)
+    assert dark["note"] == "no interval: one identity"
     assert dark["per_identity"]["bob"] is None
     reasons = {failure.item.rsplit("/", 1)[-1]: failure.reason for failure in read_run(tmp_path / "run").failures}
     assert "no clip of this name" in reasons["nobody"]
@@ -269,14 +280,46 @@ def test_clips_are_paired_by_name_and_labelled_by_folder(clips: Path, tmp_path: 
 
 def test_clips_are_paired_by_a_table(clips: Path, tmp_path: Path) -> None:
     table = tmp_path / "pairs.csv"
-    table.write_text("fake,real,identity,generator,shots\nsame/8/ann.mkv,bob.mkv,person,theirs,1\nx.mkv,ann.mkv,,,\n")
+    lines = ("fake,real,identity,generator,shots", "same/8/ann.mkv,bob.mkv,person,theirs,1", "x.mkv,ann.mkv,,theirs,1")
+    table.write_text("\n".join(lines))
     folders = ("--fakes", clips / "fakes", "--reals", clips / "reals")
     score(*folders, "--pairs", table, "--metrics", "l1", "--out", tmp_path / "run")
     row = rows_of(tmp_path / "run")["l1", "theirs", "1"]
     assert row["value"] > 5
     assert row["per_identity"].keys() == {"person"}
     assert row["low"] is None and "one identity" in row["note"]
+    assert row["n_failed"] == 12  # the missing x.mkv
     assert "is missing" in read_run(tmp_path / "run").failures[0].reason
+
+
+def test_a_real_clip_without_a_fake_counts_against_the_condition(clips: Path, tmp_path: Path) -> None:
+    fakes = tmp_path / "fakes"
+    fakes.mkdir()
+    (fakes / "ann.mkv").write_bytes((clips / "reals" / "ann.mkv").read_bytes())
+    score("--fakes", fakes, "--reals", clips / "reals", "--metrics", "l1", "--out", tmp_path / "run")
+    row = rows_of(tmp_path / "run")["l1", "fakes", ""]
+    assert (row["value"], row["n_identities"], row["n_failed"]) == (0, 1, 12)
+    assert [failure.item for failure in read_run(tmp_path / "run").failures] == ["bob"]
+
+
+def test_frame_rates_must_agree(tmp_path: Path) -> None:
+    clip, _ = head_clip(0, 4, 64)
+    for folder, fps in (("reals", 30.0), ("fakes", 25.0)):
+        (tmp_path / folder).mkdir()
+        write_clip(tmp_path / folder / "ann.mkv", Clip("ann", clip.frames, fps), lossless=True)
+    with pytest.raises(RunError, match=r"has 25 frames a second and .* 30, .* resample one of them"):
+        score(
+            "--fakes", tmp_path / "fakes", "--reals", tmp_path / "reals", "--metrics", "l1", "--out", tmp_path / "run"
+        )
+
+
+def test_two_clips_that_differ_in_their_suffix_are_refused(clips: Path, tmp_path: Path) -> None:
+    fakes = tmp_path / "fakes"
+    fakes.mkdir()
+    for suffix in ("mkv", "mp4"):
+        (fakes / f"ann.{suffix}").write_bytes(b"")
+    with pytest.raises(ConfigError, match="differ only in their suffix"):
+        score("--fakes", fakes, "--reals", clips / "reals", "--metrics", "l1", "--out", tmp_path / "run")
 
 
 def test_a_clip_that_changed_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
@@ -302,6 +345,17 @@ def test_a_shorter_fake_is_judged_as_far_as_it_goes(tmp_path: Path) -> None:
     assert len(read_clip(tmp_path / "reals" / "ann.mkv")) == 40
 
 
+def test_a_longer_fake_is_judged_as_far_as_its_real_clip_goes(tmp_path: Path) -> None:
+    clip, _ = head_clip(0, 40, 64)
+    for folder, frames in (("reals", clip.frames[:32]), ("fakes", clip.frames)):
+        (tmp_path / folder).mkdir()
+        write_clip(tmp_path / folder / "ann.mkv", Clip("ann", frames, 25.0), lossless=True)
+    score("--fakes", tmp_path / "fakes", "--reals", tmp_path / "reals", "--metrics", "l1", "--out", tmp_path / "run")
+    row = rows_of(tmp_path / "run")["l1", "fakes", ""]
+    assert (row["value"], row["n_frames"], row["n_failed"]) == (0, 32, 0)
+    assert "1 fakes are longer than their real clips" in row["note"]
+
+
 def test_the_real_line_of_csim_is_told(clips: Path, tmp_path: Path) -> None:
     score("--fakes", clips / "fakes", "--reals", clips / "reals", "--metrics", "csim_dlib", "--out", tmp_path / "run")
     lines = {m.labels["pair"]: m for m in read_measurements(tmp_path / "run") if "pair" in m.labels}
@@ -317,6 +371,8 @@ def test_the_real_line_of_csim_is_told(clips: Path, tmp_path: Path) -> None:
         (["--data", "a", "--fakes", "b", "--reals", "c"], ConfigError, "name one of the two"),
         (["--data", "a", "--metrics", "simm"], PluginError, "did you mean 'ssim'"),
         (["--fakes", "nowhere", "--reals", "nowhere"], ConfigError, "nowhere' is not a folder"),
+        (["--generator", "warp"], ConfigError, "--generator means something only with --data"),
+        (["--fakes", "a", "--reals", "b", "--shots", "1"], ConfigError, "--shots means something only with --data"),
         (["--data", "a", "--device", "cuda:99"], ConfigError, "--device cuda:99 cannot be used here"),
     ],
 )

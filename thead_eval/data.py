@@ -352,6 +352,9 @@ def plan_few_shot_sets(
     plans: list[FewShotPlan] = []
     failures: list[Failure] = []
     for identity, own in clips.groupby("identity", sort=True):
+        if "~" in str(identity):  # who this is nobody said, and after a cut it may be somebody under another number
+            failures.append(Failure(item=str(identity), reason="a second person in somebody's video, of no known name"))
+            continue
         longest_first = own.sort_values(["frames", "id"], ascending=[False, True], kind="stable")
         longest_first = longest_first[longest_first["frames"] >= min_frames]
         if longest_first.empty:

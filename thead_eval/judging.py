@@ -17,7 +17,7 @@ from functools import cache
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from thead_eval import plugins
 from thead_eval.errors import MediaError, RunError
-from thead_eval.media import iter_frames
+from thead_eval.media import iter_frames, probe_video
 from thead_eval.results import Failure, write_json
 from thead_eval.run import file_name
 from thead_eval.types import (
@@ -124,17 +124,15 @@ class JudgeTask:
     metrics: tuple[str, ...]  # pixel and feature metrics; of a pair only
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """What a worker did with one clip."""
 
-    frames: int  # that were judged
-    unpaired: int  # frames of the real clip that the fake lacks
-    size: tuple[int, int]  # of the fake's own frames, height and width
+    frames: int = 0  # that were judged
+    unpaired: int = 0  # frames of the real clip that the fake lacks
+    size: tuple[int, int] = (0, 0)  # of the fake's own frames, height and width
+    judged_size: tuple[int, int] = (0, 0)  # of the real clip's frames, to which the fake's were brought
+    longer: bool = False  # the fake goes on after its real clip has ended
     failure: str | None = None
-
-
-# Clip by clip, in this process or in workers.
 
 
 @contextmanager
@@ -184,20 +182,21 @@ def run_tasks(
 def judge_clip(task: JudgeTask) -> Judged:
     """Write the features and, for a pair, the frame values that are not there yet."""
     clip, run = task.clip, task.run
-    is_pair = isinstance(clip, Pair)
     path = clip.fake if isinstance(clip, Pair) else clip.path
     known = read_scores(run, clip) if isinstance(clip, Pair) else {}
     absent_networks = [n for n in task.networks if not features_path(run, n, clip.folder, clip.item).exists()]
     metrics = [plugins.load("metric", name) for name in task.metrics if name not in known]
     pixel_metrics = [metric for metric in metrics if isinstance(metric, PixelMetric)]
-    if not absent_networks and not metrics and (not is_pair or known):
-        return Judged(_known_length(known), int(known.get("unpaired", 0)), _known_size(known))
+    if not absent_networks and not metrics and (known or not isinstance(clip, Pair)):
+        return _known_judged(known)
     # A network that is absent here, but aligned by landmarks that are known, still needs those of its batch.
     extract = _needed_networks(absent_networks)
     try:
+        if isinstance(clip, Pair):
+            _check_frame_rates(clip)
         features, values, judged = _stream(task, path, extract, pixel_metrics)
     except MediaError as error:
-        return Judged(0, 0, (0, 0), str(error))
+        return Judged(failure=str(error))
     for name in absent_networks:
         _write_array(features_path(run, name, clip.folder, clip.item), features[name])
     if isinstance(clip, Pair):
@@ -207,9 +206,22 @@ def judge_clip(task: JudgeTask) -> Judged:
                     {n: _read_features(run, n, clip, features)[: judged.frames] for n in metric.features},
                     {n: _read_features(run, n, clip.real, {})[: judged.frames] for n in metric.features},
                 )
-        bookkeeping = {"unpaired": np.array(judged.unpaired), "size": np.array(judged.size)}
-        _write_scores(run, clip, known | values | bookkeeping)
+        _write_scores(run, clip, known | values | {f"judged {key}": np.array(v) for key, v in _counts(judged).items()})
     return judged
+
+
+def _check_frame_rates(pair: Pair) -> None:
+    """Frames are compared by their number, which says the same moment only at one frame rate.
+
+    Raises:
+        MediaError: the two differ by more than 1 %, or one cannot be read.
+    """
+    fake, real = probe_video(pair.fake).fps, probe_video(pair.real.path).fps
+    if abs(fake - real) > 0.01 * real:
+        raise MediaError(
+            f"'{pair.fake}' has {fake:.4g} frames a second and '{pair.real.path}' {real:.4g}, so that their frames are "
+            "not of the same moments; resample one of them"
+        )
 
 
 def _stream(
@@ -220,12 +232,14 @@ def _stream(
     features: dict[str, list[Tensor]] = {name: [] for name in networks}
     values: dict[str, list[Tensor]] = {metric.name: [] for metric in pixel_metrics}
     frames = unpaired = 0
-    own_size = (0, 0)
+    own_size = judged_size = (0, 0)
+    surplus = False
+    stream = iter_frames(path, BATCH)
     # A fake is compared with its real clip, and takes its size. A real clip is compared with nothing.
     reals: Iterable[Tensor | None] = repeat(None)
     if isinstance(task.clip, Pair):
         reals = iter_frames(task.clip.real.path, BATCH)
-    for fake, real in _side_by_side(iter_frames(path, BATCH), reals):
+    for fake, real in _side_by_side(stream, reals):
         if fake is None:
             assert real is not None
             unpaired += len(real)
@@ -234,7 +248,9 @@ def _stream(
         if real is not None:
             unpaired += len(real) - min(len(fake), len(real))
             real = real[: len(fake)]
+            surplus = len(fake) > len(real)
             fake = resize(fake[: len(real)], real.shape[2], real.shape[3])
+        judged_size = (fake.shape[2], fake.shape[3])
         frames += len(fake)
         landmarks = None
         for name in networks:
@@ -248,10 +264,13 @@ def _stream(
                 values[metric.name].append(torch.full((len(real),), torch.nan, dtype=torch.float64))
             else:
                 values[metric.name].append(_compare(metric.name, task.device)(fake.to(device), real.to(device)).cpu())
+    if not frames:
+        raise MediaError(f"'{path}' holds no frames; check the file")
+    longer = isinstance(task.clip, Pair) and (surplus or next(stream, None) is not None)
     return (
         {name: torch.cat(batches).numpy() for name, batches in features.items()},
         {name: torch.cat(batches).to(torch.float64).numpy() for name, batches in values.items()},
-        Judged(frames, unpaired, own_size),
+        Judged(frames, unpaired, own_size, judged_size, longer),
     )
 
 
@@ -338,10 +357,12 @@ def _write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
         raise
 
 
-def _known_length(values: Mapping[str, NDArray[np.float64]]) -> int:
-    return max((len(array) for name, array in values.items() if name not in ("unpaired", "size")), default=0)
+def _counts(judged: Judged) -> dict[str, object]:
+    return {name: value for name, value in judged._asdict().items() if name != "failure"}
 
 
-def _known_size(values: Mapping[str, NDArray[np.float64]]) -> tuple[int, int]:
-    height, width = values["size"] if "size" in values else (0, 0)
-    return int(height), int(width)
+def _known_judged(values: Mapping[str, NDArray[np.float64]]) -> Judged:
+    """What was kept of an earlier judgement of a pair; a real clip keeps nothing but its features."""
+    return Judged(
+        **{name: values[f"judged {name}"].tolist() for name in _counts(Judged()) if f"judged {name}" in values}
+    )

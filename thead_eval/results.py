@@ -23,7 +23,7 @@ class Measurement(BaseModel):
     high: float | None = None
     sd: float | None = None  # calibration rows only: standard deviation of the pairs' values
     unit: str = ""
-    higher_is_better: bool
+    higher_is_better: bool | None  # None: the nearer to 0 the better
     n_frames: int  # judged
     n_identities: int  # judged
     n_failed: int  # frames that could not be judged, and are not in `value`
@@ -32,6 +32,19 @@ class Measurement(BaseModel):
     labels: dict[str, str]  # generator, shots; more where a protocol has more
     per_identity: dict[str, float | None] = {}  # the identity's own value; None where it could not be judged
     note: str = ""  # a warning, or why there is no value and the command that cures it
+
+    @property
+    def merit(self) -> float:
+        """The value turned so that more is better, to rank by; there must be a value."""
+        assert self.value is not None
+        if self.higher_is_better is None:
+            return -abs(self.value)
+        return self.value if self.higher_is_better else -self.value
+
+
+def direction(higher_is_better: bool | None) -> str:
+    """Which way is better, in words."""
+    return {True: "higher", False: "lower", None: "nearer to 0"}[higher_is_better]
 
 
 class Failure(BaseModel):

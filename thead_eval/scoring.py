@@ -1,5 +1,6 @@
 """From judged clips to measurements: values over people, with intervals, counts, failures and what they are read on."""
 
+import errno
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from thead_eval import plugins, statistics, weights
 from thead_eval.errors import MediaError, RunError, WeightsMissing
@@ -49,19 +51,9 @@ class Outcome:
 
 
 # Settings that a run's fakes depend on: it is continued only with the same.
-FIXED = (
-    "data",
-    "dataset",
-    "split",
-    "shots",
-    "identities",
-    "min_frames",
-    "cross_clip",
-    "seed",
-    "fakes",
-    "reals",
-    "pairs",
-)
+FIXED = tuple("dataset split shots identities min_frames cross_clip seed fakes reals pairs clips theval".split())
+# What a full, read-only or failing disk answers; a short write by numpy has no number at all.
+DISK_ERRORS = (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 def score_run(
@@ -93,7 +85,9 @@ def score_run(
             outcome = score_pairs(run, pairs, config["metrics"], config["seed"], config["device"], pool, progress)
         write_measurements(run.path, outcome.measurements)
         run.record("complete", config | {"sizes": outcome.sizes}, pairs.dataset, outcome.weights, outcome.failures)
-    except OSError as error:  # everything that is read raises errors of its own
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
         raise RunError(
             f"cannot write '{error.filename or out}' ({error.strerror or error}); free some space or make it writable, "
             "and run the same command again, which continues where this one stopped"
@@ -150,6 +144,7 @@ def score_pairs(
             outcome.failures.append(Failure(item=task.clip.item, reason=judged.failure))
     tasks = [JudgeTask(run.path, device, pair, needed, paired) for pair in pairs if pair.real.path not in unreadable]
     results: dict[tuple[str, str], Judged] = {}
+    sizes: dict[str, set[str]] = {}
     for task, judged in run_tasks(judge_clip, tasks, pool, progress, "fakes"):
         pair = task.clip
         assert isinstance(pair, Pair)
@@ -157,7 +152,8 @@ def score_pairs(
         if judged.failure:
             outcome.failures.append(Failure(item=pair.item, labels=dict(pair.labels), reason=judged.failure))
         else:
-            outcome.sizes[pair.labels["generator"]] = _size_note(judged.size, pair.real.path)
+            sizes.setdefault(pair.labels["generator"], set()).add(_size_note(judged.size, judged.judged_size))
+    outcome.sizes = {generator: "; ".join(sorted(notes)) for generator, notes in sorted(sizes.items())}
     if not any(judged.failure is None for judged in results.values()):
         first = outcome.failures[0].reason if outcome.failures else "there are no pairs"
         raise RunError(f"none of {len(pairs)} pairs could be judged; the first: {first}")
@@ -247,11 +243,15 @@ def _measure_frames(
     means = statistics.identity_means(frames)
     interval = statistics.mean_interval(frames, seed)
     scored = int(sum((~np.isnan(values)).sum() for values in frames.values()))
-    note = "" if scored else "no frame could be judged"
-    if not scored and isinstance(metric, PixelMetric) and metric.minimum_size > 1:
-        note = f"no frame could be judged: its sides must be at least {metric.minimum_size} px"
+    notes = [] if scored else ["no frame could be judged"]
+    smallest = min((min(results[p.folder, p.item].judged_size) for p in pairs if _was_judged(results, p)), default=None)
+    if smallest and isinstance(metric, PixelMetric) and smallest < metric.minimum_size:
+        notes.append(f"the sides of a frame must be at least {metric.minimum_size} px")
     if scored and interval.low is None:
-        note = "no interval: one identity"
+        notes.append("no interval: one identity")
+    longer = sum(results[p.folder, p.item].longer for p in pairs if _was_judged(results, p))
+    if longer:
+        notes.append(f"{longer} fakes are longer than their real clips, and were judged as far as those go")
     return Measurement(
         metric=metric.name,
         **interval._asdict(),
@@ -263,7 +263,7 @@ def _measure_frames(
         n_effective=statistics.effective_frames(frames),
         labels=dict(pairs[0].labels),
         per_identity={name: means.get(name) for name in by_identity},
-        note=note,
+        note="; ".join(notes),
     )
 
 
@@ -431,21 +431,30 @@ def _weight_names(metric: Metric, networks: Mapping[str, FeatureNetwork]) -> lis
 
 def _missing_weights(metric: Metric, networks: Mapping[str, FeatureNetwork]) -> str:
     """Why the metric cannot be computed here; empty where it can."""
-    for name in _weight_names(metric, networks):
-        try:
-            weights.path(name)
-        except WeightsMissing as error:
-            return str(error)
+    try:
+        for name in _weight_names(metric, networks):
+            if name in weights.TABLE:
+                weights.path(name)
+        # Only a plug-in's own `load` knows whether its files are there.
+        if isinstance(metric, PixelMetric) and _is_foreign("metric", metric.name):
+            metric.load(torch.device("cpu"))
+        for name in _networks_of(metric):
+            if _is_foreign("features", name):
+                networks[name].load(torch.device("cpu"))
+    except WeightsMissing as error:
+        return str(error)
     return ""
+
+
+def _is_foreign(kind: plugins.Kind, name: str) -> bool:
+    return plugins.available(kind)[name].package != "theval"
 
 
 def _weights_read(metrics: Sequence[Metric], networks: Mapping[str, FeatureNetwork]) -> dict[str, str]:
     names = sorted({name for metric in metrics for name in _weight_names(metric, networks)})
-    return {name: weights.TABLE[name].sha256 for name in names}  # `path` has verified them
+    return {name: weights.TABLE[name].sha256 for name in names if name in weights.TABLE}  # `path` has verified them
 
 
-def _size_note(own: tuple[int, int], real: Path) -> str:
-    batch = next(iter_frames(real, 1))
-    judged = (batch.shape[2], batch.shape[3])
+def _size_note(own: tuple[int, int], judged: tuple[int, int]) -> str:
     text = f"{own[1]}x{own[0]}"
     return text if own == judged else f"{text}, resized to {judged[1]}x{judged[0]} ({RESIZE})"

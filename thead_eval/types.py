@@ -160,7 +160,7 @@ class PixelMetric:
     """Judges a fake frame against its real one by their pixels."""
 
     name: str
-    higher_is_better: bool
+    higher_is_better: bool | None  # None: the nearer to 0 the better
     unit: str
     summary: str  # every setting that the name fixes
     load: Callable[[torch.device], CompareFunction]  # raises WeightsMissing
@@ -173,7 +173,7 @@ class FeatureMetric:
     """Judges a fake clip against its real one by features of the two, a value per frame."""
 
     name: str
-    higher_is_better: bool
+    higher_is_better: bool | None  # None: the nearer to 0 the better
     unit: str
     summary: str
     features: tuple[str, ...]  # names of the feature networks it reads
@@ -193,7 +193,7 @@ class SetMetric:
     """Judges the set of all fake frames against the set of all real ones."""
 
     name: str
-    higher_is_better: bool
+    higher_is_better: bool | None  # None: the nearer to 0 the better
     unit: str
     summary: str
     feature: str  # name of the feature network it reads

@@ -33,7 +33,7 @@ class Entry:
     target: str  # "module:attribute"
     summary: str = ""
     unit: str | None = None  # of metrics
-    higher_is_better: bool | None = None  # of metrics
+    higher_is_better: bool | None = None  # of metrics; None: the nearer to 0 the better
     features: tuple[str, ...] = ()  # feature networks that a metric reads
     weights: tuple[str, ...] = ()  # pretrained files that it needs, and those that its feature networks need
     error: str | None = None  # it failed to import
@@ -72,11 +72,13 @@ def command(kind: Kind | None, as_json: bool) -> None:
 
 def facts(entry: Entry) -> str:
     """What stands beside a name: its package, unit, direction, and pretrained files."""
+    from thead_eval.results import direction
+
     parts = [] if entry.package == "theval" else [f"from {escape(entry.package)}"]
     if entry.unit:
         parts.append(f"in {escape(entry.unit)}")
-    if entry.higher_is_better is not None:
-        parts.append(f"{'higher' if entry.higher_is_better else 'lower'} is better")
+    if entry.kind == "metric" and not entry.error:
+        parts.append(f"{direction(entry.higher_is_better)} is better")
     if entry.weights:
         parts.append(f"needs {', '.join(entry.weights)}")
     return f"  [dim]{'; '.join(parts)}[/]" if parts else ""

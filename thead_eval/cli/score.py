@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from thead_eval.errors import ConfigError
+
 if TYPE_CHECKING:
     from thead_eval.results import Failure, Measurement
 
@@ -42,7 +44,9 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tupl
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the support frames and the intervals.")
 @click.option("--workers", type=click.IntRange(0), default=0, help="Processes. Default: one a core on a CPU.")
 @click.option("--json", "as_json", is_flag=True, help="Print measurements.json instead of a table.")
+@click.pass_context
 def command(
+    ctx: click.Context,
     data: str | None,
     generators: tuple[str, ...],
     shots: tuple[int, ...],
@@ -78,7 +82,6 @@ def command(
     from thead_eval import __version__, plugins
     from thead_eval.cli.progress import progress_bars
     from thead_eval.data import open_dataset
-    from thead_eval.errors import ConfigError
     from thead_eval.judging import PairSet, read_pairs
     from thead_eval.results import read_run
     from thead_eval.run import RunFolder, default_path
@@ -88,13 +91,20 @@ def command(
         raise ConfigError("--fakes and --reals go together; name both folders, and --pairs only with them")
     if data and fakes:
         raise ConfigError("--data makes fakes and --fakes reads them; name one of the two")
+    if not data:
+        _refuse(ctx, ("generators", "shots", "split", "identities", "min_frames", "cross_clip"), "--data")
+    if not data and not fakes:
+        _refuse(ctx, ("seed",), "--data or --fakes")
     names = tuple(plugins.available("metric")) if metrics == "all" else tuple(metrics.split(","))
     for name in names:
         plugins.load("metric", name)
     _check_device(device)
     workers = workers or _workers(device)
+    earlier: dict[str, Any] = {}  # the settings of a run that is continued, to which this command adds
     if out and (out / "run.json").exists():
         click.echo(f"Continuing '{out}': what is there is kept; another --out starts anew.", err=True)
+        earlier = read_run(out).config
+    names = tuple(dict.fromkeys([*earlier.get("metrics", ()), *names]))
 
     with progress_bars() as progress:
         config: dict[str, Any]  # as JSON gives it back
@@ -103,7 +113,7 @@ def command(
             shots_config = ShotsConfig(
                 data,
                 split,  # type: ignore[arg-type]  # one of click's choices
-                generators or ("copy", "warp"),
+                tuple(dict.fromkeys([*earlier.get("generators", ()), *(generators or ("copy", "warp"))])),
                 shots,
                 identities,
                 min_frames,
@@ -116,17 +126,18 @@ def command(
             make_pairs = partial(predict, shots_config, progress=progress)
         elif fakes and reals:
             found = pair_by_table(pairs, fakes, reals) if pairs else pair_by_name(fakes, reals)
-            config = {"fakes": str(fakes), "reals": str(reals), "pairs": str(pairs) if pairs else None}
+            config = {"fakes": str(fakes.resolve()), "reals": str(reals.resolve())}
+            config["pairs"] = str(pairs.resolve()) if pairs else None
             config |= {"clips": fingerprint(found), "seed": seed, "device": device}
             make_pairs = lambda *_: found  # noqa: E731  # beside its two siblings
-        elif out:
-            config = read_run(out).config | {"device": device}
+        elif out and earlier:
+            config = earlier | {"device": device}
             if "clips" in config:
                 config["clips"] = fingerprint(read_pairs(out))
             make_pairs = lambda run, _: read_pairs(run.path)  # noqa: E731
         else:
             raise ConfigError(
-                "nothing to judge; name a dataset with --data, clips with --fakes and --reals, or a run with --out"
+                "nothing to judge; name a dataset with --data, clips with --fakes and --reals, or an old run with --out"
             )
         config |= {"metrics": list(names), "theval": __version__}
         out = out or default_path("score")
@@ -137,6 +148,14 @@ def command(
         _print_table(outcome.measurements, outcome.failures, out)
 
 
+def _refuse(ctx: click.Context, names: tuple[str, ...], needed: str) -> None:
+    """An option that would be ignored is an error."""
+    for parameter in ctx.command.params:
+        given = ctx.get_parameter_source(str(parameter.name)) == click.core.ParameterSource.COMMANDLINE
+        if parameter.name in names and given:
+            raise ConfigError(f"{parameter.opts[0]} means something only with {needed}; leave it out, or name those")
+
+
 def _workers(device: str) -> int:
     """A process per core; one where the networks are on an accelerator, which does not share well."""
     return len(os.sched_getaffinity(0)) if device == "cpu" else 1
@@ -144,8 +163,6 @@ def _workers(device: str) -> int:
 
 def _check_device(device: str) -> None:
     import torch
-
-    from thead_eval.errors import ConfigError
 
     try:
         torch.empty(1, device=device)
@@ -158,6 +175,8 @@ def _print_table(measurements: list["Measurement"], failures: list["Failure"], r
     """Metrics down, shots across; a row per generator."""
     from rich.console import Console
     from rich.table import Table
+
+    from thead_eval.results import direction
 
     console = Console()
     judged = [m for m in measurements if "pair" not in m.labels]
@@ -172,7 +191,7 @@ def _print_table(measurements: list["Measurement"], failures: list["Failure"], r
     for metric in dict.fromkeys(m.metric for m in computed):
         for generator in dict.fromkeys(m.labels["generator"] for m in computed if m.metric == metric):
             row = [cells.get((metric, generator, shots)) for shots in columns]
-            better = "higher" if next(m for m in row if m).higher_is_better else "lower"
+            better = direction(next(m for m in row if m).higher_is_better)
             table.add_row(metric, better, generator, *(_cell(m) for m in row))
         table.add_section()
     console.print(table)

@@ -172,7 +172,7 @@ missing_face_dlib68 = FeatureMetric(
 
 jitter_dlib68 = FeatureMetric(
     name="jitter_dlib68",
-    higher_is_better=False,
+    higher_is_better=None,
     unit="IOD",
     summary="Mean second difference in time of 68 points (dlib), neighbours brought onto each frame by a similarity "
     "transform, over the norm of nme_dlib68, minus the same of the real clip: 0 is as steady as that, below 0 "
