@@ -23,7 +23,7 @@ from tests.test_faces import CPU, portraits
 from tests.test_tracking import heads, paste
 from thead_eval.cli.prepare import command
 from thead_eval.data import Dataset, open_dataset
-from thead_eval.errors import ConfigError, DatasetError
+from thead_eval.errors import ConfigError, DatasetError, WeightsMissing
 from thead_eval.faces import Landmarker, find_landmarks, load_detector, load_landmarker
 from thead_eval.media import write_clip
 from thead_eval.prepare import PrepareReport, PrepareSettings, prepare
@@ -234,7 +234,7 @@ def test_other_settings_for_the_same_folder_are_refused(videos: Path, prepared: 
     ("settings", "name"),
     [
         (PrepareSettings(size=8), "size"),
-        (PrepareSettings(jpeg_quality=0), "jpeg-quality"),
+        (PrepareSettings(jpeg_quality=0), "quality"),
         (PrepareSettings(detect_every=0), "detect-every"),
         (PrepareSettings(min_frames=0), "min-frames"),
     ],
@@ -242,6 +242,12 @@ def test_other_settings_for_the_same_folder_are_refused(videos: Path, prepared: 
 def test_settings_out_of_range_are_refused(tmp_path: Path, settings: PrepareSettings, name: str) -> None:
     with pytest.raises(ConfigError, match=f"--{name} .* is out of range"):
         prepare(tmp_path, tmp_path / "out", [], settings)
+
+
+def test_fan_is_refused_before_a_folder_is_begun(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing, match="theval weights fetch fan_2dfan4"):
+        run(videos, tmp_path / "out", PrepareSettings(landmarks="fan"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_output_that_cannot_be_written_says_so(videos: Path, tmp_path: Path) -> None:

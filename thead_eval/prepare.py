@@ -119,7 +119,8 @@ def _check(settings: PrepareSettings) -> None:
     limits = {"size": (16, 4096), "jpeg_quality": (1, 100), "detect_every": (1, 1000), "min_frames": (1, 10**9)}
     for name, (low, high) in limits.items():
         if not low <= (value := getattr(settings, name)) <= high:
-            raise ConfigError(f"--{name.replace('_', '-')} {value} is out of range; give {low} to {high}")
+            option = name.removeprefix("jpeg_").replace("_", "-")
+            raise ConfigError(f"--{option} {value} is out of range; give {low} to {high}")
     if settings.landmarks == "fan":
         weights.path("fan_2dfan4")  # before a folder is begun that would ask for it again
 
