@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from thead_eval.errors import ConfigError, MediaError, RunError
-from thead_eval.judging import NeverMade, Pair, PairSet, RealClip
-from thead_eval.media import iter_frames
+from thead_eval.errors import ConfigError, RunError
+from thead_eval.judging import NeverMade, Pair, PairSet, RealClip, count_frames
 from thead_eval.results import Failure
 from thead_eval.sources import VIDEO_SUFFIXES
 
@@ -44,7 +43,7 @@ def pair_by_name(fakes: Path, reals: Path) -> PairSet:
         made = {pair.identity for pair in pairs if pair.folder == folder}
         for name in sorted(real_files.keys() - made):
             failure = Failure(item=name, labels=dict(condition), reason="no fake of this name")
-            never_made.append(NeverMade(folder, _length(real_files[name]), failure))
+            never_made.append(NeverMade(folder, count_frames(real_files[name]), failure))
     return _pair_set(pairs, never_made, failures, {"fakes": str(fakes), "reals": str(reals)})
 
 
@@ -77,7 +76,7 @@ def pair_by_table(table: Path, fakes: Path, reals: Path) -> PairSet:
             continue
         failure = Failure(item=row["fake"], labels=dict(pair.labels), reason=f"'{absent}' is missing")
         if absent == fake:
-            never_made.append(NeverMade(pair.folder, _length(real), failure))
+            never_made.append(NeverMade(pair.folder, count_frames(real), failure))
         else:
             failures.append(failure)
     return _pair_set(pairs, never_made, failures, {"fakes": str(fakes), "reals": str(reals), "pairs": str(table)})
@@ -127,14 +126,6 @@ def _pair_set(
             if places.setdefault(place, path) != path:
                 raise ConfigError(f"'{path}' and '{places[place]}' differ only in their suffix; rename one of them")
     return PairSet(pairs, [], never_made, failures, described)
-
-
-def _length(real: Path) -> int:
-    """Frames of a clip; 0 where it cannot be read either, which is told where it is judged."""
-    try:
-        return sum(len(batch) for batch in iter_frames(real))
-    except MediaError:
-        return 0
 
 
 def _videos(folder: Path, option: str) -> list[Path]:

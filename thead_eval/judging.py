@@ -285,6 +285,14 @@ def _side_by_side(
         yield fake, real
 
 
+def count_frames(path: Path) -> int:
+    """Frames of a clip; 0 where it cannot be read, which is told where it is judged."""
+    try:
+        return sum(len(batch) for batch in iter_frames(path))
+    except MediaError:
+        return 0
+
+
 def resize(frames: Tensor, height: int, width: int) -> Tensor:
     """uint8 [B, 3, H, W] to the size at which all are judged; as they are where they have it."""
     if frames.shape[2:] == (height, width):

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from thead_eval import plugins, statistics, weights
-from thead_eval.errors import MediaError, RunError, WeightsMissing
+from thead_eval.errors import RunError, WeightsMissing
 from thead_eval.judging import (
     LANDMARKS,
     RESIZE,
@@ -26,6 +26,7 @@ from thead_eval.judging import (
     PairSet,
     Progress,
     RealClip,
+    count_frames,
     features_path,
     judge_clip,
     read_scores,
@@ -33,7 +34,6 @@ from thead_eval.judging import (
     worker_pool,
     write_pairs,
 )
-from thead_eval.media import iter_frames
 from thead_eval.metrics.identity import calibrate
 from thead_eval.results import Failure, Measurement, write_measurements
 from thead_eval.run import RunFolder, open_run
@@ -408,10 +408,7 @@ def _length_of(run: Path, real: RealClip) -> int:
         path = features_path(run, network.name, real.folder, real.item)
         if path.exists():
             return len(np.load(path, mmap_mode="r"))
-    try:
-        return sum(len(batch) for batch in iter_frames(real.path))
-    except MediaError:
-        return 0
+    return count_frames(real.path)
 
 
 def _networks_of(metric: Metric) -> tuple[str, ...]:
