@@ -7,6 +7,7 @@ the inner lips are not drawn.
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from thead_eval.types import NUM_POINTS, Landmarks
@@ -34,15 +35,20 @@ def draw_landmarks(points: Tensor, height: int, width: int) -> Tensor:
     """
     if points.shape != (NUM_POINTS, 2):
         raise ValueError(f"68 points [68, 2] make a picture, not {list(points.shape)}")
+    picture = paint_landmarks(points.detach().cpu().numpy(), height, width)
+    return torch.from_numpy(picture).permute(2, 0, 1).contiguous()
+
+
+def paint_landmarks(corners: NDArray[np.floating], height: int, width: int) -> NDArray[np.uint8]:
+    """The same picture [H, W, 3] of points [68, 2] without torch, for threads that work beside it."""
     picture = np.zeros((height, width, 3), np.uint8)
-    corners = points.detach().cpu().numpy()
     if np.isfinite(corners).all():
         # Far outside is far outside: the clip keeps what OpenCV's 16-bit line code sees in range.
         corners = np.rint(corners.clip(-8 * width, 8 * width)).astype(np.int32)
         thickness = max(1, round(height / 128))
         for first, last, closed, colour in LINES:
             cv2.polylines(picture, [corners[first : last + 1]], closed, colour, thickness)
-    return torch.from_numpy(picture).permute(2, 0, 1).contiguous()
+    return picture
 
 
 def draw_clip(landmarks: Landmarks, size: tuple[int, int]) -> Tensor:
