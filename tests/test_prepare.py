@@ -447,14 +447,18 @@ def invoke(*arguments: str | Path) -> tuple[int, str, str]:
 
 def test_command_prints_every_outcome(videos: Path, prepared: Path) -> None:
     options = ("--min-frames", "12", "--detect-every", "6", "--split", "0,0,1")
-    code, printed, _ = invoke(videos, prepared, *options)
+    code, printed, told = invoke(videos, prepared, *options)
     assert code == 0 and "9 clips, 144 frames" in printed
+    assert told.startswith(
+        "Layout flat (each file is its own person): 14 videos of 14 people: blank, collins, cut, ..."
+    )
     for outcome, count in (("prepared", 7), ("unreadable", 3), ("no face", 1), ("face lost", 1), ("too short", 2)):
         assert any(outcome in line and f" {count} " in line for line in printed.splitlines())
     code, printed, _ = invoke(videos, prepared, *options, "--json")
     counts = json.loads(printed)
     assert code == 0 and counts["inputs"] == sum(counts["outcomes"].values()) == 14
     assert counts["clips"] == 9 and counts["frames"] == 9 * FRAMES
+    assert (counts["layout"], counts["people"], counts["left_out"]) == ("flat", 14, 0)
 
 
 def test_no_clip_at_all_is_a_failure_with_reasons(tmp_path: Path) -> None:

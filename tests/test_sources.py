@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from thead_eval.errors import ConfigError
-from thead_eval.sources import Layout, Ratios, Source, find_sources
+from thead_eval.sources import Layout, Ratios, Source, find_sources, survey
 
 RATIOS = Ratios(0.7, 0.15, 0.15)
 
@@ -84,6 +84,39 @@ def test_flat_files_are_a_person_each(tmp_path: Path) -> None:
         ("ben.MOV", "ben"),
         ("more/anna.mp4", "more-anna"),
     ]
+
+
+@pytest.mark.parametrize("layout", ["auto", "folders"])
+def test_a_folder_of_several_clips_is_one_person(tmp_path: Path, layout: Layout) -> None:
+    """Read as flat, ann would be two people, perhaps one in train and one in test."""
+    folder_of(tmp_path, "ann/1.mp4", "ann/2.mp4", "bob/1.mp4", "out/3.mp4")
+    found = survey(tmp_path, layout, RATIOS, exclude=tmp_path / "out")
+    assert found.layout == "folders" and found.people == ["ann", "bob"] and found.left_out == 0
+    assert [(source.file, source.identity) for source in found.sources] == [
+        ("ann/1.mp4", "ann"),
+        ("ann/2.mp4", "ann"),
+        ("bob/1.mp4", "bob"),
+    ]
+    assert found.sources[0].split == found.sources[1].split
+
+
+def test_a_clip_of_each_is_a_person_by_the_name_of_the_folder(tmp_path: Path) -> None:
+    """So that a second clip later makes no new person."""
+    assert survey(folder_of(tmp_path, "ann/1.mp4", "bob/1.mp4"), "auto", RATIOS).people == ["ann", "bob"]
+
+
+def test_a_survey_tells_the_layout_and_what_it_left_out(tmp_path: Path) -> None:
+    folder_of(tmp_path, "ann/1.mp4", "ann/2.mp4", "loose.mp4")
+    found = survey(tmp_path, "folders", RATIOS)
+    assert (len(found.sources), found.people, found.left_out) == (2, ["ann"], 1)
+    (tmp_path / "list.csv").write_text("file,identity\nann/1.mp4,anna\n")
+    assert survey(tmp_path, "auto", RATIOS, tmp_path / "list.csv").layout == "manifest"
+
+
+@pytest.mark.parametrize("files", [("loose.mp4", "ann/1.mp4", "ann/2.mp4"), ("ann/1.mp4", "ann/2.mp4", "bob/x/1.mp4")])
+def test_paths_that_do_not_tell_who_are_refused(tmp_path: Path, files: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"'ann' holds several, .* give a --manifest, or --layout folders"):
+        find_sources(folder_of(tmp_path, *files), "auto", RATIOS)
 
 
 def test_names_are_unique_and_safe(tmp_path: Path) -> None:

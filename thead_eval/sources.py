@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, get_args
 from thead_eval.errors import ConfigError
 
 Split = Literal["train", "val", "test"]
-Layout = Literal["auto", "voxceleb", "faceforensics", "flat"]
+Layout = Literal["auto", "voxceleb", "faceforensics", "folders", "flat"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 VIDEO_SUFFIXES = frozenset(".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .webm .wmv".split())
@@ -42,6 +42,19 @@ class Source:
     split: Split
 
 
+class Survey(NamedTuple):
+    """What a folder holds, and how that was read."""
+
+    layout: Layout | Literal["manifest"]  # never "auto": what that came to
+    sources: list[Source]  # in the order of their names
+    left_out: int  # videos in the folder that do not lie where the layout has them
+
+    @property
+    def people(self) -> list[str]:
+        """Each identity once."""
+        return list(dict.fromkeys(source.identity for source in self.sources))
+
+
 @dataclass(frozen=True)
 class _Found:
     """A file with what its place or the manifest says."""
@@ -56,7 +69,14 @@ class _Found:
 def find_sources(
     folder: Path, layout: Layout, ratios: Ratios, manifest: Path | None = None, exclude: Path | None = None
 ) -> list[Source]:
-    """The videos below a folder, in the order of their names.
+    """The videos below a folder; see `survey`."""
+    return survey(folder, layout, ratios, manifest, exclude).sources
+
+
+def survey(
+    folder: Path, layout: Layout, ratios: Ratios, manifest: Path | None = None, exclude: Path | None = None
+) -> Survey:
+    """The videos below a folder, in the order of their names, and the layout that says who is in them.
 
     Args:
         folder: Searched with all its sub-folders, but for hidden ones.
@@ -67,7 +87,7 @@ def find_sources(
         exclude: A folder inside that is not searched.
 
     Raises:
-        ConfigError: there is no video, or the manifest or the layout does not fit.
+        ConfigError: there is no video, the manifest or the layout does not fit, or 'auto' cannot tell.
     """
     if min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6:
         raise ConfigError(
@@ -81,11 +101,16 @@ def find_sources(
         found = sorted(_read_manifest(manifest, folder), key=lambda row: row.file)
         if not found:
             raise ConfigError(f"manifest '{manifest}' names no video inside '{folder}'; its paths are relative to it")
-    else:
-        files = sorted(_videos(folder, exclude))
-        if not files:
-            raise ConfigError(f"'{folder}' holds no video ({', '.join(sorted(VIDEO_SUFFIXES))}); check the path")
-        found = list(_read_layout(files, _look(folder, files) if layout == "auto" else layout, folder))
+        return Survey("manifest", _sources(found, ratios), 0)
+    files = sorted(_videos(folder, exclude))
+    if not files:
+        raise ConfigError(f"'{folder}' holds no video ({', '.join(sorted(VIDEO_SUFFIXES))}); check the path")
+    taken = _look(folder, files) if layout == "auto" else layout
+    found = _read_layout(files, taken, folder)
+    return Survey(taken, _sources(found, ratios), len(files) - len(found))
+
+
+def _sources(found: list[_Found], ratios: Ratios) -> list[Source]:
     splits = _split(found, ratios)
     names = _names([row.file for row in found])
     return [Source(row.file, names[row.file], row.identity, row.label, splits[row.identity]) for row in found]
@@ -102,15 +127,30 @@ def _videos(folder: Path, exclude: Path | None) -> Iterator[str]:
 
 
 def _look(folder: Path, files: list[str]) -> Layout:
+    """The layout that the paths show; never 'flat' where several files may show one person, whom splits would share."""
     if any((folder / name).is_dir() for name in ("original_sequences", "manipulated_sequences")):
         return "faceforensics"
-    return "voxceleb" if all(file.count("/") >= 2 for file in files) else "flat"
+    depths = {min(file.count("/"), 2) for file in files}
+    if depths == {2}:
+        return "voxceleb"
+    if depths == {1}:
+        return "folders"
+    inside = Counter(file.rpartition("/")[0] for file in files if "/" in file)
+    crowded = [name for name, count in inside.items() if count > 1]
+    if crowded:
+        raise ConfigError(
+            f"the videos in '{folder}' do not lie equally deep, and '{crowded[0]}' holds several, so their paths do "
+            "not tell who is in them; give a --manifest, or --layout folders (a folder is a person), voxceleb, or "
+            "flat (a file is a person)"
+        )
+    return "flat"
 
 
-def _read_layout(files: list[str], layout: Layout, folder: Path) -> Iterable[_Found]:
+def _read_layout(files: list[str], layout: Layout, folder: Path) -> list[_Found]:
     readers: dict[Layout, Callable[[str], _Found | None]] = {
         "voxceleb": _voxceleb,
         "faceforensics": _faceforensics,
+        "folders": _folders,
         "flat": lambda file: _Found(file, _safe(Path(file).with_suffix("").as_posix())),
     }
     rows = [row for file in files if (row := readers[layout](file)) is not None]
@@ -119,13 +159,19 @@ def _read_layout(files: list[str], layout: Layout, folder: Path) -> Iterable[_Fo
             f"none of the {len(files)} videos in '{folder}' lies where layout '{layout}' has them; "
             "give another --layout, or a --manifest"
         )
-    return _join_groups(rows) if layout == "faceforensics" else rows
+    return list(_join_groups(rows)) if layout == "faceforensics" else rows
 
 
 def _voxceleb(file: str) -> _Found | None:
     """`[any/]IDENTITY/VIDEO/CLIP.mp4`."""
     parts = file.split("/")
     return _Found(file, _safe(parts[-3])) if len(parts) >= 3 else None
+
+
+def _folders(file: str) -> _Found | None:
+    """`[any/]IDENTITY/CLIP.mp4`."""
+    parts = file.split("/")
+    return _Found(file, _safe(parts[-2])) if len(parts) >= 2 else None
 
 
 def _faceforensics(file: str) -> _Found | None:

@@ -10,7 +10,16 @@ import click
 
 if TYPE_CHECKING:
     from thead_eval.prepare import PrepareReport
-    from thead_eval.sources import Source
+    from thead_eval.sources import Source, Survey
+
+# What each layout takes for a person, for the line that tells which was taken.
+TAKEN = {
+    "voxceleb": "IDENTITY/VIDEO/CLIP",
+    "faceforensics": "FaceForensics++'s numbers",
+    "folders": "each folder is a person",
+    "flat": "each file is its own person",
+    "manifest": "its column 'identity'",
+}
 
 
 def _parts(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[float, float, float]:
@@ -26,7 +35,7 @@ def _parts(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--layout",
-    type=click.Choice(["auto", "voxceleb", "faceforensics", "flat"]),
+    type=click.Choice(["auto", "voxceleb", "faceforensics", "folders", "flat"]),
     default="auto",
     show_default=True,
     help="How paths say who is in a video; auto looks.",
@@ -81,8 +90,12 @@ def command(
     Layouts (who is in a video):
       voxceleb       IDENTITY/VIDEO/CLIP.mp4
       faceforensics  original_sequences/..., manipulated_sequences/METHOD/c23/videos/TARGET_SOURCE.mp4
-      flat           each file its own person, unless --manifest says more: file and identity, and perhaps
-                     label (real, or what made it) and split (train, val, test), a row per video
+      folders        PERSON/CLIP.mp4
+      flat           each file its own person
+
+    A --manifest says more: the columns file and identity, and perhaps label (real, or what made it) and split (train,
+    val, test), a row per video. Which layout was taken, and how many people that makes, is told before the work begins:
+    where it is wrong, one person can be in two splits, and the numbers do not hold.
 
     Where several people are in view, the file's identity goes to the face that is much the largest; every other clip
     gets an identity of its own, such as 'anna~2'. All clips of a file are in one split.
@@ -91,18 +104,22 @@ def command(
     Examples:
       theval prepare videos/ dataset/
       theval prepare VoxCeleb2/dev/mp4 vox/ --workers 8
+      theval prepare people/ dataset/ --layout folders
       theval prepare clips/ dataset/ --manifest clips.csv --split 0.6,0.2,0.2
       RAY_ADDRESS=auto theval prepare /shared/videos /shared/dataset --engine ray
     """
     from thead_eval import prepare
-    from thead_eval.sources import Ratios, find_sources
+    from thead_eval.sources import Ratios, survey
 
     settings = prepare.PrepareSettings(size, quality, detector, landmarks, detect_every, min_frames)  # type: ignore[arg-type]  # click checked the names
-    sources = find_sources(src, layout, Ratios(*split), manifest, exclude=out)  # type: ignore[arg-type]
+    found = survey(src, layout, Ratios(*split), manifest, exclude=out)  # type: ignore[arg-type]
+    click.echo(_told(found), err=True)
+    sources = found.sources
     with _progress(src, sources) as report:
         result = prepare.prepare(src, out, sources, settings, workers=workers, engine=engine, report=report)  # type: ignore[arg-type]
     if as_json:
-        counts = {"inputs": len(sources), **result._asdict()}
+        read = {"layout": found.layout, "people": len(found.people), "left_out": found.left_out}
+        counts = {**read, "inputs": len(sources), **result._asdict()}
         click.echo(json.dumps(counts, indent=1))
     else:
         _print(result, len(sources))
@@ -110,6 +127,18 @@ def command(
         raise click.ClickException(
             f"none of {len(sources)} videos gave a clip; the reasons are in '{out / 'clips.parquet'}'"
         )
+
+
+def _told(found: "Survey") -> str:
+    """'Layout folders (each folder is a person): 5 videos of 2 people: anna, ben.'"""
+    people, videos = found.people, len(found.sources)
+    named = ", ".join(people[:3]) + (", ..." if len(people) > 3 else "")
+    left = f" Not taken: {found.left_out} videos that do not lie where this layout has them." if found.left_out else ""
+    how = "Manifest" if found.layout == "manifest" else f"Layout {found.layout}"
+    return (
+        f"{how} ({TAKEN[found.layout]}): {videos} video{'s' * (videos != 1)} of "
+        f"{len(people)} {'person' if len(people) == 1 else 'people'}: {named}.{left}"
+    )
 
 
 @contextmanager
