@@ -11,6 +11,7 @@ from generator.copy import held_points, nearest_frames, usable_support
 from thead_eval.types import Clip, Landmarks
 
 STRIDE = 4  # pixels between the nodes where the spline is evaluated; in between 99 % are within 0.07 pixels at 256
+SMOOTHING = 1e-2
 BATCH = 16  # frames warped at a time: a bound on memory
 
 
@@ -69,7 +70,7 @@ def warp_frames(frames: Tensor, grid: Tensor) -> Tensor:
 
 
 def base_flow(
-    support_points: Tensor, driving_points: Tensor, size: tuple[int, int], *, smoothing: float = 1e-2
+    support_points: Tensor, driving_points: Tensor, size: tuple[int, int], *, smoothing: float = SMOOTHING
 ) -> Tensor:
     """Where each pixel of the driving pose lies in the support frame: a grid [B, H, W, 2] for `grid_sample`.
 
@@ -78,39 +79,58 @@ def base_flow(
     `smoothing` lets points be missed a little: coinciding points stay solvable, a landmarker's jitter is damped, and
     folds go (on 24 real clips 1e-3 folded in one frame of eight, 1e-2 in none, at equal landmark error).
     """
+    nodes = spline_nodes(support_points[:, None], driving_points, size, smoothing=smoothing)[:, 0]
+    return fill_between(nodes, size).permute(0, 2, 3, 1)
+
+
+def spline_nodes(
+    support_points: Tensor, driving_points: Tensor, size: tuple[int, int], *, smoothing: float = SMOOTHING
+) -> Tensor:
+    """`base_flow` of C support frames [B, C, N, 2] for each driving one [B, N, 2], every STRIDE pixels: x and y
+    [B, C, 2, rows, columns].
+
+    The driving points alone make the system to solve and the distances, which the support frames of a row share.
+    """
+    B, C = support_points.shape[:2]  # noqa: N806
     height, width = size
     half = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=driving_points.device)
-    anchors = _border_anchors().to(half).expand(len(driving_points), -1, -1)  # [B, 16, 2]
-    target = torch.cat([driving_points / half - 1, anchors], 1).double()  # [B, 84, 2]
-    source = torch.cat([support_points / half - 1, anchors], 1).double()
+    anchors = _border_anchors().to(half)  # [16, 2]
+    target = torch.cat([driving_points / half - 1, anchors.expand(B, -1, -1)], 1).double()  # [B, n, 2]
+    source = torch.cat([support_points / half - 1, anchors.expand(B, C, -1, -1)], 2).double()  # [B, C, n, 2]
 
     # Solve for the displacement's weights: (K + smoothing I) w + P a = displacement, P^T w = 0.
     n = target.shape[1]
-    system = torch.zeros(len(target), n + 3, n + 3, dtype=torch.float64, device=half.device)
-    system[:, :n, :n] = _kernel(target, target) + smoothing * torch.eye(n, device=half.device)
+    system = torch.zeros(B, n + 3, n + 3, dtype=torch.float64, device=half.device)
+    system[:, :n, :n] = _kernel((target[:, :, None] - target[:, None]).square_().sum(-1))
+    system[:, :n, :n] += smoothing * torch.eye(n, device=half.device)
     system[:, :n, n:] = F.pad(target, (0, 1), value=1.0)
     system[:, n:, :n] = system[:, :n, n:].mT
-    weights = torch.linalg.solve(system, F.pad(source - target, (0, 0, 0, 3))).float()  # [B, n + 3, 2]
+    displacement = (source - target[:, None]).permute(0, 2, 1, 3).flatten(2)  # [B, n, 2C]
+    weights = torch.linalg.solve(system, F.pad(displacement, (0, 0, 0, 3))).float()  # [B, n + 3, 2C]
 
-    # Evaluate at the nodes, then fill in between.
+    # Evaluate at the nodes, a row of B at a time: its distances stay in the cache.
     rows, columns = math.ceil((height - 1) / STRIDE) + 1, math.ceil((width - 1) / STRIDE) + 1
-    y, x = torch.meshgrid(
-        torch.linspace(-1, 1, rows, device=half.device),
-        torch.linspace(-1, 1, columns, device=half.device),
-        indexing="ij",
-    )
-    nodes = torch.stack([x, y], -1).reshape(1, -1, 2)  # [1, rows * columns, 2]
-    affine = F.pad(nodes, (0, 1), value=1.0)
-    moved = nodes + _kernel(nodes, target.float()) @ weights[:, :n] + affine @ weights[:, n:]
-    coarse = moved.mT.reshape(-1, 2, rows, columns)
-    return F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
+    x = torch.linspace(-1, 1, columns, device=half.device)
+    y = torch.linspace(-1, 1, rows, device=half.device)
+    squares_x = (x[:, None] - target[:, None, :, 0].float()).square_()  # [B, columns, n]
+    squares_y = (y[:, None] - target[:, None, :, 1].float()).square_()  # [B, rows, n]
+    bent = torch.stack(
+        [_kernel(b[:, None] + a) @ w[:n] for a, b, w in zip(squares_x, squares_y, weights, strict=True)]
+    )  # [B, rows, columns, 2C]
+    nodes = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # [rows, columns, 2]
+    affine = F.pad(nodes, (0, 1), value=1.0) @ weights[:, None, n:]  # [B, rows, columns, 2C]
+    return ((bent + affine).unflatten(-1, (C, 2)) + nodes[:, :, None]).permute(0, 3, 4, 1, 2)
 
 
-def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    """r^2 log r between points [B, N, 2] and [B, M, 2]; 0 at 0."""
-    square = (a[:, :, None, 0] - b[:, None, :, 0]).square_()  # [B, N, M]
-    square += (a[:, :, None, 1] - b[:, None, :, 1]).square_()
-    return square.clamp_min(1e-30).log_().mul_(square).mul_(0.5)
+def fill_between(nodes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Nodes [B, 2, rows, columns] at every pixel [B, 2, H, W]."""
+    return F.interpolate(nodes, size=size, mode="bilinear", align_corners=True)
+
+
+def _kernel(squares: Tensor) -> Tensor:
+    """r^2 log r of squared distances; 0 at 0."""
+    squares = squares.clamp_min(1e-30)
+    return squares.log().mul_(squares).mul_(0.5)
 
 
 def _border_anchors() -> Tensor:
