@@ -91,7 +91,7 @@ def spline_nodes(
 
     The driving points alone make the system to solve and the distances, which the support frames of a row share.
     """
-    B, C = support_points.shape[:2]  # noqa: N806
+    B, C = support_points.shape[:2]
     height, width = size
     half = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=driving_points.device)
     anchors = _border_anchors().to(half)  # [16, 2]

@@ -4,13 +4,16 @@ Colours and lines are those of the Samsung group's own code (latent-pose-reenact
 the inner lips are not drawn.
 """
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from thead_eval.types import NUM_POINTS, Landmarks
+if TYPE_CHECKING:  # an exported avatar draws without torch
+    from torch import Tensor
+
+    from thead_eval.types import Landmarks
 
 # First and last point, closed, RGB.
 LINES = (
@@ -25,7 +28,7 @@ LINES = (
 )
 
 
-def draw_landmarks(points: Tensor, height: int, width: int) -> Tensor:
+def draw_landmarks(points: "Tensor", height: int, width: int) -> "Tensor":
     """The picture [3, H, W] uint8 RGB of 68 points [68, 2] in its pixels; black where any is NaN (no face).
 
     Lines are 2 pixels thick at 256 and scale with the picture's height.
@@ -33,6 +36,10 @@ def draw_landmarks(points: Tensor, height: int, width: int) -> Tensor:
     Raises:
         ValueError: points are not [68, 2].
     """
+    import torch
+
+    from thead_eval.types import NUM_POINTS
+
     if points.shape != (NUM_POINTS, 2):
         raise ValueError(f"68 points [68, 2] make a picture, not {list(points.shape)}")
     picture = paint_landmarks(points.detach().cpu().numpy(), height, width)
@@ -40,7 +47,7 @@ def draw_landmarks(points: Tensor, height: int, width: int) -> Tensor:
 
 
 def paint_landmarks(corners: NDArray[np.floating], height: int, width: int) -> NDArray[np.uint8]:
-    """The same picture [H, W, 3] of points [68, 2] without torch, for threads that work beside it."""
+    """The same picture [H, W, 3] of points [68, 2] without torch: for threads beside it, and where there is none."""
     picture = np.zeros((height, width, 3), np.uint8)
     if np.isfinite(corners).all():
         # Far outside is far outside: the clip keeps what OpenCV's 16-bit line code sees in range.
@@ -51,8 +58,10 @@ def paint_landmarks(corners: NDArray[np.floating], height: int, width: int) -> N
     return picture
 
 
-def draw_clip(landmarks: Landmarks, size: tuple[int, int]) -> Tensor:
+def draw_clip(landmarks: "Landmarks", size: tuple[int, int]) -> "Tensor":
     """A picture for each row: [T, 3, H, W] uint8 RGB, `size` = (H, W); black where no face was found."""
+    import torch
+
     height, width = size
     pictures = torch.zeros(len(landmarks), 3, height, width, dtype=torch.uint8)
     for t in landmarks.found.nonzero().flatten().tolist():
