@@ -119,7 +119,8 @@ def spline_nodes(
     )  # [B, rows, columns, 2C]
     nodes = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # [rows, columns, 2]
     affine = F.pad(nodes, (0, 1), value=1.0) @ weights[:, None, n:]  # [B, rows, columns, 2C]
-    return ((bent + affine).unflatten(-1, (C, 2)) + nodes[:, :, None]).permute(0, 3, 4, 1, 2)
+    moved: Tensor = (bent + affine).unflatten(-1, (C, 2)) + nodes[:, :, None]  # [B, rows, columns, C, 2]
+    return moved.permute(0, 3, 4, 1, 2)
 
 
 def fill_between(nodes: Tensor, size: tuple[int, int]) -> Tensor:
