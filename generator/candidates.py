@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from generator.networks import NetworkConfig
-from generator.warp import base_flow
+from generator.warp import fill_between, spline_nodes
 
 
 def choose(support_points: Tensor, driving_points: Tensor, config: NetworkConfig) -> Tensor:
@@ -20,7 +20,7 @@ def choose(support_points: Tensor, driving_points: Tensor, config: NetworkConfig
     """
     warped = max(config.candidates - 1, 1)
     distances = torch.cdist(driving_points.flatten(1), support_points.flatten(1))  # [T, K]
-    nearest = distances.argsort(1, stable=True)[:, :warped]
+    nearest = distances.argsort(dim=1, stable=True)[:, :warped]
     first = nearest[:, :1]
     return torch.cat([nearest, first.expand(-1, config.candidates - nearest.shape[1])], 1)
 
@@ -31,18 +31,10 @@ def grids(support_points: Tensor, driving_points: Tensor, chosen: Tensor, config
     Points are in pixels of the output, float32; `chosen` [T, C] comes from `choose`.
     """
     T, C = chosen.shape
-    side = config.output_size
-    found = torch.empty(T, C, side, side, 2, device=driving_points.device)
-    for c in range(max(C - 1, 1)):
-        if c and torch.equal(chosen[:, c], chosen[:, 0]):
-            found[:, c] = found[:, 0]
-        else:
-            found[:, c] = base_flow(support_points[chosen[:, c]], driving_points, (side, side))
-    if C > 1:
-        found[:, -1] = _identity(side).to(found)
-    return found
-
-
-def _identity(side: int) -> Tensor:
-    """The grid [side, side, 2] that moves nothing."""
-    return F.affine_grid(torch.eye(2, 3)[None], [1, 1, side, side], align_corners=True)[0]
+    side = (config.output_size, config.output_size)
+    bent = spline_nodes(support_points[chosen[:, : max(C - 1, 1)]], driving_points, side)  # [T, C - 1, 2, rows, columns]
+    found = fill_between(bent.flatten(0, 1), side).unflatten(0, bent.shape[:2]).permute(0, 1, 3, 4, 2)
+    if C == 1:
+        return found
+    still = F.affine_grid(torch.eye(2, 3, device=found.device)[None], [1, 1, *side], align_corners=True)
+    return torch.cat([found, still[:, None].expand(T, -1, -1, -1, -1)], 1)

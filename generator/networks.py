@@ -1,11 +1,11 @@
-"""The embedder E, the generator G and the discriminator D of Zakharov et al. (ICCV 2019), and the config that builds them.
+"""E, G and D of Zakharov et al. (ICCV 2019): the embedder, the generator, the discriminator, and what builds them.
 
 Layer plan, normalisation and constants are those of the Samsung group's own code (latent-pose-reenactment, `FSTH.py`).
 Pictures are float -1..1 [B, 3, H, W]; `y` is a picture of drawn landmarks in the same range.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ EPS = 1e-4  # of spectral and instance normalisation
 SMALLEST = 4  # pixels: E and V halve down to this side
 DOWN_ATTENTION, UP_ATTENTION = 32, 64  # sides where self-attention sits, if it is on
 MAX_SHIFT = 0.15  # how far the residual flow reaches, of -1..1: 19 pixels of 256
-# Logits of the mask at the start: the nearest warped candidate, the other candidates, RGB. 0.95, 0.02 and 0.01 of three.
+# Logits of the mask at the start: the nearest candidate, the others, RGB. Of three candidates .96, .02, .02 and .01.
 FIRST, OTHERS, RGB = 0.0, -4.0, -5.0
 
 
@@ -250,7 +250,7 @@ def view(x: Tensor, y: Tensor, config: NetworkConfig, corners: Tensor | None = N
 
 def blend(sources: Tensor, grids: Tensor, flow: Tensor, masks: Tensor, rgb: Tensor) -> Tensor:
     """The hybrid frame [B, 3, O, O]: each source sampled where grid + flow says, and rgb, weighed by the masks."""
-    B, C, _, O, _ = sources.shape  # noqa: E741  # O: the output's side
+    B, C, _, O, _ = sources.shape
     with torch.autocast(sources.device.type, enabled=False):
         moved = grids + _resize(flow.flatten(0, 1), O).unflatten(0, (B, C)).permute(0, 1, 3, 4, 2)
         warped = _sample(sources, moved, align_corners=True)  # [B, C, 3, O, O]
@@ -370,10 +370,55 @@ class Attention(nn.Module):
 
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x [B, C, H, W] normalised over its positions, times weight, plus bias [B or 1, C]; statistics in float32."""
-    with torch.autocast(x.device.type, enabled=False):
-        var, mean = torch.var_mean(x.float(), (2, 3), correction=0)  # [B, C]
-        scale = weight.float() * (var + EPS).rsqrt()
-        shift = bias.float() - mean * scale
+    if torch.is_grad_enabled():
+        out: Tensor = _InstanceNorm.apply(x, weight, bias)  # type: ignore[no-untyped-call]  # torch's own
+        return out
+    mean, rstd = _statistics(x)
+    return _scaled(x, weight * rstd, bias - weight * rstd * mean)
+
+
+class _InstanceNorm(torch.autograd.Function):
+    """As written above; by hand, as in bfloat16 on a CPU the normalisations of torch cost more than the convolutions.
+
+    Forward and backward take 0.3 of `group_norm`'s time at [4, 32, 128, 128], 0.5 of `instance_norm`'s, which also
+    gives up channels_last.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # Any: torch has no type for it
+        mean, rstd = _statistics(x)
+        ctx.save_for_backward(x, weight, mean, rstd)
+        ctx.bias_shape = bias.shape
+        return _scaled(x, weight * rstd, bias - weight * rstd * mean)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight, mean, rstd = ctx.saved_tensors
+        g = gradients[0]
+        wide = g.to(mean.dtype)
+        mean_g = wide.mean((2, 3))  # [B, C]
+        mean_gx = (wide * x).mean((2, 3))
+        mean_gn = rstd * (mean_gx - mean * mean_g)  # n: x, normalised
+        # weight rstd (g - mean_g - n mean_gn), as a sum of three.
+        of_g, of_x = weight * rstd, -weight * rstd * rstd * mean_gn
+        gx = _scaled(x, of_x, -of_x * mean - of_g * mean_g).addcmul_(g, of_g.to(x.dtype)[:, :, None, None])
+        positions = x.shape[2] * x.shape[3]
+        g_weight = (positions * mean_gn).sum_to_size(weight.shape)
+        g_bias = (positions * mean_g).sum_to_size(ctx.bias_shape)
+        return gx, g_weight.to(weight.dtype), g_bias.to(weight.dtype)
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / deviation over the positions [B, C], of float32 or wider."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    mean = wide.mean((2, 3))
+    # Several times as fast as var_mean. Squares cancel only where the mean is 100 deviations away from 0 and more.
+    variance = (wide.square().mean((2, 3)) - mean.square()).clamp_min(0)
+    return mean, (variance + EPS).rsqrt()
+
+
+def _scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """scale x + shift, both [B, C], in x's own type."""
     return torch.addcmul(shift.to(x.dtype)[:, :, None, None], x, scale.to(x.dtype)[:, :, None, None])
 
 
@@ -415,7 +460,7 @@ def _pool(x: Tensor) -> Tensor:
 
 def _preview(sources: Tensor, grids: Tensor, size: int) -> Tensor:
     """The candidates as the trunk sees them: sampled at its own size [B, C, 3, S, S]."""
-    B, C, _, O, _ = sources.shape  # noqa: E741  # O: the output's side
+    B, C, _, O, _ = sources.shape
     small = F.avg_pool2d(sources.flatten(0, 1), O // size).unflatten(0, (B, C))
     coarse = F.avg_pool2d(grids.flatten(0, 1).permute(0, 3, 1, 2), O // size).permute(0, 2, 3, 1).unflatten(0, (B, C))
     # The corners of a picture, unlike the centres of its first and last pixel, are the same at both sizes.

@@ -6,10 +6,12 @@ ThevalError             anything below; the command line prints it and exits 2
   NoFaceFound           a face was needed and not found
   DatasetError          a prepared dataset is missing, damaged or too small
   RunError              a run folder is missing, damaged or made with other settings
+  CheckpointError       a generator's checkpoint is missing, damaged or of other networks
   WeightsMissing        a pretrained file is not on this machine
   WeightsCorrupt        a pretrained file is not the one that its checksum names
   DownloadFailed        a fetch ended without the whole file
   PluginError           a metric, generator or detector name is unknown, taken or broken
+  TrainingFailed        a training diverged or collapsed; 'theval train' exits 1
 """
 
 
@@ -37,6 +39,10 @@ class RunError(ThevalError):
     """A run folder is missing, damaged or made with other settings."""
 
 
+class CheckpointError(ThevalError):
+    """A generator's checkpoint is missing, damaged or of other networks."""
+
+
 class WeightsMissing(ThevalError):
     """A pretrained file is not on this machine."""
 
@@ -51,3 +57,7 @@ class DownloadFailed(ThevalError):
 
 class PluginError(ThevalError):
     """A metric, generator or detector name is unknown, taken or broken."""
+
+
+class TrainingFailed(ThevalError):
+    """A training diverged or collapsed."""

@@ -27,6 +27,7 @@ from thead_eval.results import write_json
 # Who says that a checksum is right.
 BY_NAME = "its first digits are in the author's file name, the others published by projects that pin it"
 BY_USERS = "published by several projects that pin it, not by the author"
+BY_STORE = "the name of the file in its repository's Git LFS store"
 BY_US = "computed from the file"
 
 
@@ -107,6 +108,17 @@ _FILES = (
         checksum=BY_NAME,
         size=95_641_761,
         licence="BSD-3-Clause (face-alignment)",
+    ),
+    WeightFile(
+        name="vggface",
+        file="VGG_FACE.caffemodel.pth",
+        use="training a generator with the paper's content loss: VGG Face (Parkhi et al. 2015), a VGG16",
+        url="https://media.githubusercontent.com/media/yzhang559/vgg-face/"
+        "737a9ff77c2ae217ce545f054bda24c0c94e6011/VGG_FACE.caffemodel.pth",
+        sha256="f373f02af8c7a938b422cd960d9be36e427cb30d4daeab196e49dd131ee3c791",
+        checksum=BY_STORE,
+        size=580_014_606,
+        licence="non-commercial research (Visual Geometry Group, Oxford)",
     ),
     _carried(
         "dlib_68",
