@@ -13,6 +13,9 @@ from thead_eval.errors import ThevalError
 VERBS = {
     "demo": "The whole path in a minute, on what the packages carry.",
     "prepare": "Videos to a dataset of head crops with landmarks.",
+    "train": "Teach the few-shot generator on a dataset.",
+    "track": "The landmarks of a video, as a small file to drive with.",
+    "generate": "Photos to a talking head; a dataset to fakes of everyone in it.",
     "score": "Fakes against real frames: FID, SSIM, CSIM, landmarks.",
     "report": "Runs to one HTML file.",
     "weights": "Pretrained files: list, fetch, verify, import, mirror.",

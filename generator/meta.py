@@ -1,0 +1,968 @@
+"""Meta-learning of E, G and D on a prepared dataset: section 3.3 of Zakharov et al. (ICCV 2019).
+
+RUN/training.json      what was asked, and what it ran on
+RUN/last.safetensors   everything that is needed to continue: networks, their averages, optimisers, step
+RUN/best.safetensors   the averages of E and G, and D, where validation people came out best
+RUN/metrics.csv        step, name, value: losses, and the scores of validation people beside the control `warp`
+RUN/samples/*.png      validation people: nearest support frame, landmarks, `warp`, ours, what is painted, real
+RUN/tensorboard/       the same, where tensorboard is installed
+"""
+
+import copy
+import csv
+import difflib
+import json
+import math
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+
+from generator import candidates, checkpoint, losses
+from generator.networks import Discriminator, Embedder, Generator, NetworkConfig, Output, to_network, to_picture, view
+from generator.samples import (
+    Augmentation,
+    Batch,
+    Episode,
+    Footage,
+    draw_episode,
+    read_ahead,
+    read_batch,
+    read_footage,
+    unchanged,
+)
+from generator.warp import base_flow, warp_frames
+from thead_eval import plugins
+from thead_eval.data import Dataset, plan_few_shot_sets
+from thead_eval.errors import ConfigError, RunError, TrainingFailed
+from thead_eval.metrics.distances import frechet_from_features
+from thead_eval.results import write_json
+from thead_eval.run import PACKAGES, package_versions
+from thead_eval.types import CompareFunction, ExtractFunction
+
+# Settings that may change between two sittings of one training: they do not change the steps that are made.
+FREE = ("steps", "log_every", "save_every", "workers")
+ROWS_OF_SAMPLES = 6  # people in the picture of samples
+CONTROL = "warp"
+
+
+@dataclass(frozen=True)
+class MetaConfig:
+    """How E, G and D learn; the defaults are the paper's, as far as they are known.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    # Episodes.
+    batch: int = 8  # of all processes together
+    shots: tuple[int, int] = (8, 8)  # K, the support frames of a sample: log-uniform between these, both included
+    embed: int = 8  # of them, how many E sees; the others are candidates of the hybrid output
+    seed: int = 0
+    workers: int = 1  # threads that decode the frames of the next steps
+
+    # Optimisation: Adam.
+    steps: int = 1_000_000
+    lr: float = 5e-5  # of E and G
+    d_lr: float = 2e-4  # of D and W
+    betas: tuple[float, float] = (0.0, 0.999)
+    eps: float = 1e-5
+    d_steps: int = 2  # updates of D for one of E and G
+    d_start: int = 0  # content alone before this step
+    d_ramp: int = 0  # steps in which adversarial, feature_matching and match grow to their weights
+    ema: float = 0.999  # of the weights of E and G that validation and users see
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+
+    # Losses of E and G, and their weights.
+    content_networks: tuple[str, ...] = ("vgg19", "vggface")  # each with its own weights of layers
+    content: float = 1.0
+    adversarial: float = 1.0
+    feature_matching: float = 10.0
+    match: float = 10.0
+    l1: float = 0.0  # of the frame
+    rgb: float = 0.0  # hybrid: L1 of the painted picture, so that it is one where the mask asks for it
+    mask: float = 0.0  # hybrid: of the frame, how much is painted
+    flow: float = 0.0  # hybrid: differences of neighbours in the residual flow
+
+    # What is looked at on the way.
+    log_every: int = 20
+    save_every: int = 500
+    validate_every: int = 1000
+    validation_people: int = 50
+    validation_shots: tuple[int, ...] = (1, 8)
+    validation_frames: int = 4  # of each person
+    probe_from: int = 2000  # the first step at which a validation may call a training collapsed
+    swap_floor: float = 0.02  # another person's frames must change the output by this part of what real frames differ
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "embed", "workers", "steps", "d_steps", "log_every", "save_every", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"meta {name} is {getattr(self, name)}; it must be at least 1")
+        fewest, most = self.shots
+        if not 1 <= fewest <= most:
+            raise ConfigError(f"meta shots are {fewest} to {most}; choose two numbers from 1, the smaller first")
+        if self.precision not in ("32-true", "bf16-mixed"):
+            raise ConfigError(f"meta precision '{self.precision}' is not known; choose '32-true' or 'bf16-mixed'")
+        if not self.validation_shots or min(self.validation_shots) < 1:
+            raise ConfigError("meta validation_shots must be numbers from 1, such as [1, 8]")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"meta ema is {self.ema}; it must be from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a training is made of; saved with every checkpoint."""
+
+    name: str
+    network: NetworkConfig
+    meta: MetaConfig
+    augmentation: Augmentation
+
+
+RECIPES = ("paper256", "compact")
+
+
+def read_recipe(name: str, config: Path | None = None, changes: Mapping[str, object] | None = None) -> Recipe:
+    """A recipe of ours, with what a TOML file of the same sections changes, and then single settings of [meta].
+
+    Raises:
+        ConfigError: there is no such recipe or file, or a setting is unknown or out of range.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"no recipe is named '{name}'; there are: {', '.join(RECIPES)}")
+    sections: dict[str, dict[str, Any]] = {"network": {}, "meta": {}, "augmentation": {}}  # Any: TOML
+    for path in (Path(__file__).parent / "recipes" / f"{name}.toml", config):
+        if path is None:
+            continue
+        try:
+            content = tomllib.loads(path.read_text())
+        except FileNotFoundError:
+            raise ConfigError(f"config file '{path}' does not exist; check --config") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"config file '{path}' is not TOML ({error}); correct it") from None
+        for section, values in content.items():
+            _check_name(section, sections, f"{path}: unknown section")
+            for key, value in values.items():
+                known = {f.name for f in fields(SECTIONS[section])}
+                _check_name(key, known, f"{path}: unknown key in [{section}]")
+                sections[section][key] = tuple(value) if isinstance(value, list) else value
+    sections["meta"] |= changes or {}
+    try:
+        return Recipe(
+            name,
+            NetworkConfig(**sections["network"]),
+            MetaConfig(**sections["meta"]),
+            Augmentation(**sections["augmentation"]),
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"recipe '{name}' has a value of a wrong type ({error}); correct it") from None
+
+
+def _check_name(name: str, known: Iterable[str], what: str) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(name, list(known), n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(sorted(known))}"
+        raise ConfigError(f"{what} '{name}'; {hint}")
+
+
+SECTIONS = {"network": NetworkConfig, "meta": MetaConfig, "augmentation": Augmentation}
+
+
+class EmbedAndGenerate(nn.Module):
+    """E and G as one network, so that one gradient exchange serves both."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.E = Embedder(config)
+        self.G = Generator(config)
+
+    def embed(self, x: Tensor, y: Tensor, owner: Tensor, people: int) -> Tensor:
+        """e_hat [B, N]: the mean of e over the frames [M, 3, S, S] of each person."""
+        e = self.E(x, y).float()  # [M, N]
+        sums = torch.zeros(people, e.shape[1], device=e.device).index_add(0, owner, e)
+        return sums / torch.bincount(owner, minlength=people)[:, None]
+
+    def forward(self, batch: Batch, e_hat: Tensor | None = None) -> tuple[Tensor, Output]:
+        if e_hat is None:
+            e_hat = self.embed(
+                to_network(batch.x_support), to_network(batch.y_support), batch.owner, len(batch.clips)
+            )  # [B, N]
+        psi_hat = self.G.P(e_hat)
+        y = to_network(batch.y)
+        if self.config.output == "rgb":
+            return e_hat, self.G(y, psi_hat)
+        return e_hat, self.G(y, psi_hat, to_network(batch.sources), flow_grids(batch, self.config))
+
+
+@torch.no_grad()
+def flow_grids(batch: Batch, config: NetworkConfig) -> Tensor:
+    """The candidates' grids [B, C, O, O, 2]: each sample chooses among support frames of its own."""
+    B, C = batch.source_points.shape[:2]
+    own = torch.arange(B * C, device=batch.points.device).view(B, C)
+    return candidates.grids(batch.source_points.flatten(0, 1), batch.points, own, config)
+
+
+@dataclass
+class State:
+    """What changes while training."""
+
+    EG: EmbedAndGenerate
+    D: Discriminator
+    W: nn.Embedding  # [clips, N]; row i is w_i
+    average: EmbedAndGenerate  # of EG
+    optimizer: torch.optim.Adam
+    d_optimizer: torch.optim.Adam
+    w_optimizer: torch.optim.SparseAdam
+    step: int = 0  # updates made
+    seconds: float = 0.0  # in all sittings
+    best: float = math.inf
+    best_step: int = 0
+
+
+def new_state(recipe: Recipe, clips: int, device: torch.device) -> State:
+    """Networks as they start with this seed."""
+    meta = recipe.meta
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(meta.seed)
+        EG, D = EmbedAndGenerate(recipe.network), Discriminator(recipe.network)
+        W = nn.Embedding(clips, recipe.network.embedding, sparse=True)
+        nn.init.uniform_(W.weight, -0.1, 0.1)
+    EG = EG.to(device).to(memory_format=torch.channels_last)
+    D = D.to(device).to(memory_format=torch.channels_last)
+    W = W.to(device)
+    average = copy.deepcopy(EG).eval().requires_grad_(False)
+
+    def adam(network: nn.Module, lr: float) -> torch.optim.Adam:
+        return torch.optim.Adam(network.parameters(), lr, meta.betas, meta.eps, fused=True)
+
+    w_optimizer = torch.optim.SparseAdam(W.parameters(), meta.d_lr, meta.betas, meta.eps)
+    return State(EG, D, W, average, adam(EG, meta.lr), adam(D, meta.d_lr), w_optimizer)
+
+
+def update(
+    state: State,
+    batch: Batch,
+    corners: Tensor | None,
+    recipe: Recipe,
+    content: losses.ContentLoss,
+    fabric: Fabric,
+    nets: "Wrapped",
+) -> dict[str, Tensor]:
+    """One step: E and G, then D and W, each from a loss and a backward pass of its own.
+
+    One sum for both, as some re-implementations have it, is what turns pictures black.
+    """
+    meta, config = recipe.meta, recipe.network
+    x, y = to_network(batch.x), to_network(batch.y)
+    adversarial = state.step >= meta.d_start
+    grown = min(1.0, (state.step - meta.d_start + 1) / meta.d_ramp) if meta.d_ramp else 1.0
+
+    # E and G.
+    e_hat, output = nets.EG(batch)
+    with fabric.autocast():
+        parts = {"content": meta.content * content(output.frame, x)}
+    if meta.l1:
+        parts["l1"] = meta.l1 * (output.frame - x).abs().mean()
+    if output.masks is not None and output.flow is not None:
+        if meta.rgb:
+            parts["rgb"] = meta.rgb * (output.rgb - x).abs().mean()
+        if meta.mask:
+            parts["mask"] = meta.mask * output.masks[:, -1].mean()
+        if meta.flow:
+            rough = output.flow.diff(dim=-1).abs().mean() + output.flow.diff(dim=-2).abs().mean()
+            parts["flow"] = meta.flow * rough
+    real = view(x, y, config, corners)
+    fake = view(output.frame, y, config, corners)
+    if adversarial:
+        state.D.requires_grad_(False)
+        w = state.W(batch.clips).detach()  # [B, N]
+        with fabric.autocast():
+            r_fake, fake_features = state.D(fake.x, fake.y, w)
+            with torch.no_grad():
+                _, real_features = state.D(real.x, real.y, w)
+        parts["adversarial"] = grown * meta.adversarial * losses.adversarial_loss(r_fake)
+        parts["feature_matching"] = (
+            grown * meta.feature_matching * losses.feature_matching_loss(fake_features, real_features)
+        )
+        parts["match"] = grown * meta.match * losses.match_loss(e_hat, w)
+        state.D.requires_grad_(True)
+    state.optimizer.zero_grad()
+    fabric.backward(torch.stack(list(parts.values())).sum())
+    state.optimizer.step()
+
+    # D and W.
+    if adversarial:
+        both = torch.cat([real.x, fake.x.detach()]), torch.cat([real.y, real.y])  # [2B, 3, S, S]
+        for _ in range(meta.d_steps):
+            r, _ = nets.D(*both, state.W(batch.clips).repeat(2, 1))
+            r_real, r_fake = r.chunk(2)
+            parts["discriminator"] = losses.discriminator_loss(r_real, r_fake)
+            state.d_optimizer.zero_grad()
+            state.w_optimizer.zero_grad()
+            fabric.backward(parts["discriminator"])
+            _share_rows(state.W, fabric)
+            state.d_optimizer.step()
+            state.w_optimizer.step()  # type: ignore[no-untyped-call]
+        parts["r_real"], parts["r_fake"] = r_real.mean(), r_fake.mean()
+
+    # Update the averages; in the beginning they follow faster.
+    state.step += 1
+    decay = min(meta.ema, state.step / (state.step + 9))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(state.average.parameters()), list(state.EG.parameters()), 1 - decay)
+        for averaged, buffer in zip(state.average.buffers(), state.EG.buffers(), strict=True):
+            averaged.copy_(buffer)
+    return {name: part.detach() for name, part in parts.items()}
+
+
+class Wrapped(NamedTuple):
+    """EG and D as Fabric wraps them: precision, and the exchange of gradients."""
+
+    EG: Callable[[Batch], tuple[Tensor, Output]]
+    D: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
+
+
+def _share_rows(W: nn.Embedding, fabric: Fabric) -> None:
+    """Every process gets the gradients of the rows that any of them used: a few rows, not the whole table."""
+    if fabric.world_size == 1:
+        return
+    gradient = W.weight.grad
+    assert gradient is not None
+    rows = _gather(gradient._indices()[0], fabric)  # [world, R]
+    values = _gather(gradient._values(), fabric)  # [world, R, N]
+    W.weight.grad = torch.sparse_coo_tensor(
+        rows.flatten()[None], values.flatten(0, 1) / fabric.world_size, W.weight.shape
+    )
+
+
+def _gather(x: Tensor, fabric: Fabric) -> Tensor:
+    """Of all processes [world, ...]."""
+    gathered = fabric.all_gather(x)
+    assert isinstance(gathered, Tensor)
+    return gathered
+
+
+# Checkpoints.
+
+
+def save_state(path: Path, state: State, recipe: Recipe, dataset: Dataset) -> None:
+    """Everything that is needed to continue."""
+    tensors: dict[str, nn.Module | dict[str, Tensor]] = {
+        "E": state.EG.E,
+        "G": state.EG.G,
+        "D": state.D,
+        "W": state.W,
+        "average_E": state.average.E,
+        "average_G": state.average.G,
+        "optimizer": _optimizer_tensors(state.optimizer),
+        "d_optimizer": _optimizer_tensors(state.d_optimizer),
+        "w_optimizer": _optimizer_tensors(state.w_optimizer),
+    }
+    checkpoint.save(path, tensors, recipe.network, _metadata(state, recipe, dataset))
+
+
+def save_best(path: Path, state: State, recipe: Recipe, dataset: Dataset) -> None:
+    """What users need: E and G by their averages, and D to fine-tune with."""
+    networks = {"E": state.average.E, "G": state.average.G, "D": state.D}
+    checkpoint.save(path, networks, recipe.network, _metadata(state, recipe, dataset))
+
+
+def _metadata(state: State, recipe: Recipe, dataset: Dataset) -> dict[str, str]:
+    return {
+        "recipe": recipe.name,
+        "steps": str(state.step),
+        "seconds": f"{state.seconds:.1f}",
+        "best": repr(state.best),
+        "best_step": str(state.best_step),
+        "meta": json.dumps(asdict(recipe.meta)),
+        "augmentation": json.dumps(asdict(recipe.augmentation)),
+        "dataset": dataset.sha256,
+    }
+
+
+def load_state(path: Path, state: State, recipe: Recipe, dataset: Dataset) -> None:
+    """Put `state` where the checkpoint's training was.
+
+    Raises:
+        RunError: it was another training.
+        CheckpointError: it is damaged, or of other networks.
+    """
+    saved = checkpoint.load(path, expect=recipe.network)
+    expected = _metadata(state, recipe, dataset)
+    if saved.metadata["dataset"] != dataset.sha256:
+        raise RunError(f"'{path}' was trained on another dataset than '{dataset.path}'; name another folder with -o")
+    for section in ("meta", "augmentation"):
+        was, now = json.loads(saved.metadata[section]), json.loads(expected[section])
+        for key in now:
+            if key not in FREE and was.get(key) != now[key]:
+                raise RunError(
+                    f"'{path}' was trained with {section} {key} = {was.get(key)!r}, not {now[key]!r}; "
+                    "give the same settings, or name another folder with -o"
+                )
+    for name, network in {
+        "E": state.EG.E,
+        "G": state.EG.G,
+        "D": state.D,
+        "W": state.W,
+        "average_E": state.average.E,
+        "average_G": state.average.G,
+    }.items():
+        saved.restore(name, network)
+    for name, optimizer in {
+        "optimizer": state.optimizer,
+        "d_optimizer": state.d_optimizer,
+        "w_optimizer": state.w_optimizer,
+    }.items():
+        _restore_optimizer(optimizer, saved.part(name))
+    state.step = int(saved.metadata["steps"])
+    state.seconds = float(saved.metadata["seconds"])
+    state.best, state.best_step = float(saved.metadata["best"]), int(saved.metadata["best_step"])
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """`<number of the parameter>.<name>`; a count of steps becomes a tensor too."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{key}": torch.as_tensor(value) for i, values in state.items() for key, value in values.items()}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Any]] = {}  # Any: tensors and counts
+    for name, value in tensors.items():
+        i, key = name.split(".")
+        if key == "step":
+            kept: Any = value.item() if isinstance(optimizer, torch.optim.SparseAdam) else value
+        else:
+            # In the parameter's memory format, which the fused Adam takes for granted.
+            kept = torch.empty_like(parameters[int(i)]).copy_(value)
+        state.setdefault(int(i), {})[key] = kept
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+# Validation: always the same frames of people that nobody trains on.
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Frames of validation people, and who judges them."""
+
+    footage: Footage
+    episodes: dict[int, tuple[Episode, ...]]  # by shots; neighbours are different people
+    perc: CompareFunction  # the metric perc_efflite0
+    features: ExtractFunction  # those of the metric fd_efflite0
+    recipe: Recipe
+    device: torch.device
+
+    def batches(self, shots: int) -> Iterator[Batch]:
+        """All frames at so many shots. With candidates whatever the recipe's output: the control needs one."""
+        config = replace(self.recipe.network, output="hybrid")
+        chosen, size = self.episodes[shots], self.recipe.meta.batch
+
+        def make(i: int) -> Batch:
+            return read_batch(self.footage, chosen[i * size : (i + 1) * size], config, self.recipe.meta.embed)
+
+        for batch in read_ahead(make, 0, math.ceil(len(chosen) / size), self.recipe.meta.workers):
+            yield batch.to(self.device)
+
+
+def prepare_exam(dataset: Dataset, recipe: Recipe, device: torch.device) -> Exam:
+    """Choose people and frames as `theval score` does: support from a clip's beginning, targets from its end.
+
+    Raises:
+        DatasetError: no person of the split 'val' has enough frames.
+    """
+    meta = recipe.meta
+    plans, _ = plan_few_shot_sets(dataset, "val", max(meta.validation_shots), meta.seed, meta.validation_people)
+    footage = read_footage(dataset, "val")
+    places = {clip.id: place for place, clip in enumerate(footage.clips)}
+    whole = unchanged(footage.size)
+    episodes: dict[int, tuple[Episode, ...]] = {}
+    for shots in meta.validation_shots:
+        episodes[shots] = tuple(
+            Episode(
+                places[plan.target_clip],
+                plan.target_indices[i * len(plan.target_indices) // meta.validation_frames],
+                plan.support_indices[:shots],
+                whole,
+            )
+            for i in range(meta.validation_frames)
+            for plan in plans
+        )
+    perc = plugins.load("metric", "perc_efflite0").load(device)
+    features = plugins.load("features", "efflite0").load(device)
+    return Exam(footage, episodes, perc, features, recipe, device)
+
+
+@torch.no_grad()
+def judge(exam: Exam, render: Callable[[Batch], Tensor]) -> dict[str, float]:
+    """`l1/K` (0..255), `perc/K` and `fd/K` of the frames [B, 3, O, O] uint8 that `render` makes at each K.
+
+    fd is the Frechet distance of features of few frames: to compare with the control's on the same, with nothing else.
+    """
+    values = {}
+    for shots in exam.recipe.meta.validation_shots:
+        l1, perc, fake_features, real_features = [], [], [], []
+        for batch in exam.batches(shots):
+            fake = render(batch)
+            l1.append((fake.float() - batch.x.float()).abs().mean((1, 2, 3)))
+            perc.append(exam.perc(fake, batch.x))
+            fake_features.append(exam.features(fake, None))
+            real_features.append(exam.features(batch.x, None))
+        values[f"l1/{shots}"] = torch.cat(l1).mean().item()
+        values[f"perc/{shots}"] = torch.cat(perc).mean().item()
+        values[f"fd/{shots}"] = frechet_from_features(
+            torch.cat(fake_features).double().cpu().numpy(), torch.cat(real_features).double().cpu().numpy()
+        )
+    return values
+
+
+def score(values: Mapping[str, float], control: Mapping[str, float]) -> float:
+    """What `best` is chosen by: L1 and perc as parts of the control's, mean over both and all K. Below 1 beats it."""
+    ratios = [values[name] / control[name] for name in values if name.startswith(("l1/", "perc/"))]
+    return sum(ratios) / len(ratios)
+
+
+def render_control(batch: Batch) -> Tensor:
+    """The control `warp`: the nearest support frame, bent."""
+    grid = base_flow(batch.source_points[:, 0], batch.points, (batch.x.shape[-2], batch.x.shape[-1]))
+    return warp_frames(batch.sources[:, 0], grid)
+
+
+class Probes(NamedTuple):
+    """Signs of health on a batch of different people, as parts of what real frames show."""
+
+    brightness: float  # mean value
+    contrast: float  # standard deviation within a frame
+    embedding_swap: float  # change of the output with another person's e_hat alone
+    person_swap: float  # with another person's e_hat and support frames
+
+
+@torch.no_grad()
+def probe(network: EmbedAndGenerate, exam: Exam, fabric: Fabric) -> Probes:
+    """Look at the network's output for the exam's first batch, and at what changes it."""
+    batch = next(exam.batches(max(exam.recipe.meta.validation_shots)))
+    other = batch._replace(sources=batch.sources.roll(1, 0), source_points=batch.source_points.roll(1, 0))
+    with fabric.autocast():
+        e_hat, own = network(batch)
+        swapped = network(batch, e_hat.roll(1, 0))[1]
+        replaced = network(other, e_hat.roll(1, 0))[1]
+    x, frame = to_network(batch.x), own.frame.float()
+    between = (x - x.roll(1, 0)).abs().mean().item() or math.nan  # one person alone has nobody to swap with
+    return Probes(
+        (frame + 1).mean().item() / (x + 1).mean().item(),
+        (frame.std((2, 3)).mean() / x.std((2, 3)).mean()).item(),
+        (swapped.frame - frame).abs().mean().item() / between,
+        (replaced.frame - frame).abs().mean().item() / between,
+    )
+
+
+def check_health(probes: Probes, recipe: Recipe, step: int) -> None:
+    """Stop a training that can only waste hours.
+
+    Raises:
+        TrainingFailed: the output is black or flat, or the same for everyone.
+    """
+    if not all(math.isfinite(value) or name.endswith("swap") for name, value in probes._asdict().items()):
+        raise TrainingFailed(f"step {step}: the output holds NaN; start again with a smaller lr")
+    if probes.brightness < 0.05:
+        raise TrainingFailed(
+            f"step {step}: the output is black ({probes.brightness:.1%} of the brightness of real frames); "
+            "start again with a smaller adversarial weight or d_lr"
+        )
+    if probes.contrast < 0.1:
+        raise TrainingFailed(
+            f"step {step}: the output is one flat colour ({probes.contrast:.1%} of the contrast of real frames); "
+            "start again with a smaller lr or adversarial weight"
+        )
+    # In the hybrid, the support frames say who it is, too.
+    swap = probes.embedding_swap if recipe.network.output == "rgb" else probes.person_swap
+    if swap < recipe.meta.swap_floor:
+        raise TrainingFailed(
+            f"step {step}: the embedder is ignored: another person's frames change the output by {swap:.1%} of what "
+            f"their real frames differ, below swap_floor = {recipe.meta.swap_floor:.1%}; start again with more people, "
+            "more stretch of the landmarks, or a larger match weight"
+        )
+
+
+@torch.no_grad()
+def picture_samples(network: EmbedAndGenerate, exam: Exam, fabric: Fabric) -> Image.Image:
+    """Validation people in rows: nearest support frame, landmarks, `warp`, ours, what is painted, real."""
+    batch = next(exam.batches(min(exam.recipe.meta.validation_shots)))
+    with fabric.autocast():
+        output = network(batch)[1]
+    side = batch.x.shape[-1]
+    y = torch.nn.functional.interpolate(batch.y.float(), (side, side)).to(torch.uint8)
+    columns = [batch.sources[:, 0], y, render_control(batch), to_picture(output.frame), to_picture(output.rgb), batch.x]
+    rows = torch.stack(columns, 1)[:ROWS_OF_SAMPLES].flatten(0, 1)  # [rows * columns, 3, O, O]
+    return Image.fromarray(make_grid(rows, len(columns), padding=2).permute(1, 2, 0).cpu().numpy())
+
+
+# The journal of a run.
+
+
+class Journal:
+    """RUN/metrics.csv, and TensorBoard's files where that is installed."""
+
+    def __init__(self, out: Path, step: int) -> None:
+        """Continue at `step`: what an interrupted sitting wrote after it is taken out, as it will be written again."""
+        self.path = out / "metrics.csv"
+        rows = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        with self.path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["step", "name", "value"])
+            writer.writeheader()
+            writer.writerows(rows)
+        self.board = _open_tensorboard(out / "tensorboard", step)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerows([step, name, repr(value)] for name, value in values.items())
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+            self.board.flush()
+
+
+def _open_tensorboard(path: Path, step: int) -> Any:  # Any: an optional package
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(path), purge_step=step + 1)
+
+
+# The training.
+
+
+class Status(NamedTuple):
+    """How far a training is, for whoever shows it."""
+
+    step: int
+    steps: int  # that it will have made in the end, as far as one can tell
+    seconds: float  # in all sittings
+
+
+class Ending(NamedTuple):
+    """Why a training came back."""
+
+    step: int
+    seconds: float
+    signal: int | None  # that asked it to stop; None: it is finished
+    best: float  # `score` of the best checkpoint; infinite where none was validated
+    best_step: int
+
+
+def train(
+    recipe: Recipe,
+    dataset: Dataset,
+    out: Path,
+    fabric: Fabric,
+    *,
+    resume: bool = False,
+    hours: float | None = None,
+    start: Path | None = None,
+    tell: Callable[[Status], None] = lambda status: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Ending:
+    """Train until `recipe.meta.steps` are made or `hours` have passed in all sittings, or a signal comes.
+
+    Args:
+        recipe: What to train, and how.
+        dataset: Its split 'train' is learnt, its split 'val' chooses the best checkpoint.
+        out: The run folder.
+        fabric: Launched; says where, in what precision, and with which other processes.
+        resume: Continue what is in `out`; the run is then the one that would have been. A new one where it is empty.
+        hours: In all sittings.
+        start: A checkpoint of the same networks to start from, instead of from random weights.
+        tell: Is told of each step.
+        say: Is told of what happens now and then, in a line.
+
+    Raises:
+        RunError: `out` holds another training, or one and `resume` was not asked for.
+        DatasetError: there are too few clips or people.
+        TrainingFailed: a loss became NaN, or the networks collapsed.
+    """
+    meta, config, device, leads = recipe.meta, recipe.network, fabric.device, fabric.global_rank == 0
+    if meta.batch % fabric.world_size:
+        raise ConfigError(f"a batch of {meta.batch} cannot be shared by {fabric.world_size} processes; choose another")
+    last = out / "last.safetensors"
+    if last.exists() and not resume:
+        raise RunError(f"'{out}' already holds a training; pass --resume to continue it, or another -o")
+    footage = read_footage(dataset, "train")
+    state = new_state(recipe, len(footage.clips), device)
+    if last.exists():
+        load_state(last, state, recipe, dataset)
+        say(f"continuing at step {state.step}")
+    elif start is not None:
+        load_networks(start, state)
+    nets = wrap(state, fabric)
+    content = losses.load_content(meta.content_networks, device)
+    if leads:
+        (out / "samples").mkdir(parents=True, exist_ok=True)
+        write_json(out / "training.json", describe(recipe, dataset, fabric))
+        journal = Journal(out, state.step)
+        exam = prepare_exam(dataset, recipe, device)
+        control = judge(exam, render_control)
+        journal.write(state.step, {f"{CONTROL}/{name}": value for name, value in control.items()})
+    share = meta.batch // fabric.world_size
+
+    def make(step: int) -> Batch:
+        first = step * meta.batch + fabric.global_rank * share
+        episodes = [
+            draw_episode(footage, meta.seed, number, meta.shots, recipe.augmentation)
+            for number in range(first, first + share)
+        ]
+        return read_batch(footage, episodes, config, meta.embed)
+
+    sums, counted, stop, begin = dict[str, float](), 0, 0, time.monotonic() - state.seconds
+    with caught_signals() as caught:
+        for batch in read_ahead(make, state.step, meta.steps, meta.workers):
+            corners = draw_corners(recipe, state.step, fabric)
+            parts = update(state, batch.to(device), corners, recipe, content, fabric, nets)
+            for name, part in parts.items():
+                value = part.item()
+                if not math.isfinite(value):
+                    raise TrainingFailed(
+                        f"step {state.step}: the loss '{name}' is {value}; start again with a smaller lr"
+                    )
+                sums[name] = sums.get(name, 0.0) + value
+            counted += 1
+            state.seconds = time.monotonic() - begin
+            over = state.step == meta.steps or (hours is not None and state.seconds >= 3600 * hours)
+            stop = agree(caught[0] if caught else FINISHED if over else 0, fabric)
+            if leads:
+                tell(Status(state.step, _last_step(state, meta, hours), state.seconds))
+
+            due = [stop or state.step % every == 0 for every in (meta.log_every, meta.save_every, meta.validate_every)]
+            if not leads or not any(due):
+                if stop:
+                    break
+                continue
+            log, save, validate = due
+            if log:
+                means = {f"loss/{name}": total / counted for name, total in sums.items()}
+                journal.write(state.step, means | {"seconds": state.seconds})
+                if state.step <= 5 * meta.log_every or state.step - meta.d_start in range(5 * meta.log_every):
+                    say(f"step {state.step}: {_shares(means)}")
+                sums, counted = {}, 0
+            if validate and stop <= 0:
+                values, probes = judge(exam, renderer(state.average, fabric)), probe(state.average, exam, fabric)
+                result = score(values, control)
+                journal.write(
+                    state.step, values | {"score": result} | {f"probe/{k}": v for k, v in probes._asdict().items()}
+                )
+                picture_samples(state.average, exam, fabric).save(out / "samples" / f"{state.step:07d}.png")
+                say(f"step {state.step}: score {result:.4f} (below 1 beats {CONTROL}); " + _beside(values, control))
+                if state.step >= meta.probe_from:
+                    check_health(probes, recipe, state.step)
+                if result < state.best:
+                    state.best, state.best_step = result, state.step
+                    save_best(out / "best.safetensors", state, recipe, dataset)
+            if save or validate:
+                save_state(last, state, recipe, dataset)
+            if stop:
+                break
+    return Ending(state.step, state.seconds, stop if stop > 0 else None, state.best, state.best_step)
+
+
+FINISHED = -1  # beside the numbers of signals
+
+
+def agree(stop: int, fabric: Fabric) -> int:
+    """What any of the processes says, so that all leave after the same step."""
+    if fabric.world_size == 1:
+        return stop
+    said = _gather(torch.tensor(stop, device=fabric.device), fabric)  # [world]
+    return int(said[said != 0][0]) if said.any() else 0
+
+
+@contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """The signals that came: the first ends a step and saves, a second of the same ends at once."""
+    caught: list[int] = []
+    before: dict[int, Any] = {}  # Any: what `signal` says is in place
+
+    def catch(number: int, _: object) -> None:
+        caught.append(number)
+        signal.signal(number, before[number])
+
+    try:
+        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before[number] = signal.getsignal(number)
+                signal.signal(number, catch)
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def open_fabric(device: str, precision: Literal["32-true", "bf16-mixed"]) -> Fabric:
+    """Where and how precisely to compute; under torchrun, with the processes that it started. Launched.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    accelerator, _, index = device.partition(":")
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device 'cuda' is not here; pass --device cpu, or see 'theval doctor'")
+    devices: int | list[int] = [int(index)] if index else local
+    # Buffers are those of spectral norm, which every process computes alike from weights that are alike; sent around
+    # between two forward passes, they would change under the first one's backward.
+    strategy = DDPStrategy(broadcast_buffers=False) if processes > 1 else "auto"
+    fabric = Fabric(
+        accelerator=accelerator, devices=devices, num_nodes=processes // local, strategy=strategy, precision=precision
+    )
+    fabric.launch()
+    return fabric
+
+
+def wrap(state: State, fabric: Fabric) -> Wrapped:
+    """EG and D with the precision and the gradient exchange of `fabric`; W exchanges its rows by itself."""
+    return Wrapped(fabric.setup_module(state.EG), fabric.setup_module(state.D))
+
+
+def draw_corners(recipe: Recipe, step: int, fabric: Fabric) -> Tensor | None:
+    """Where D looks in each sample [B, 2]: as the samples, a function of seed, step and place."""
+    config, meta = recipe.network, recipe.meta
+    if config.crop is None:
+        return None
+    room = config.output_size - config.crop
+    corners = np.random.default_rng([meta.seed, 2, step]).integers(0, room + 1, (meta.batch, 2))
+    return torch.from_numpy(corners).chunk(fabric.world_size)[fabric.global_rank]
+
+
+def renderer(network: EmbedAndGenerate, fabric: Fabric) -> Callable[[Batch], Tensor]:
+    """A batch to frames [B, 3, O, O] uint8."""
+
+    def render(batch: Batch) -> Tensor:
+        with fabric.autocast():
+            return to_picture(network(batch)[1].frame)
+
+    return render
+
+
+def load_networks(path: Path, state: State) -> None:
+    """Start from the networks of a checkpoint: E and G by their averages where it has them.
+
+    Raises:
+        CheckpointError: it is damaged, or of other networks.
+    """
+    saved = checkpoint.load(path, expect=state.EG.config)
+    averaged = "average_" if saved.part("average_E") else ""  # `last` has both, `best` the averages alone
+    saved.restore(f"{averaged}E", state.EG.E)
+    saved.restore(f"{averaged}G", state.EG.G)
+    if saved.part("D"):
+        saved.restore("D", state.D)
+    state.average.load_state_dict(state.EG.state_dict())
+
+
+def describe(recipe: Recipe, dataset: Dataset, fabric: Fabric) -> dict[str, Any]:  # Any: JSON
+    """What training.json says."""
+    return {
+        "command": ["theval", *sys.argv[1:]],
+        "recipe": asdict(recipe),
+        "dataset": {"path": dataset.path, "sha256": dataset.sha256},
+        "device": str(fabric.device),
+        "processes": fabric.world_size,
+        "packages": package_versions([*PACKAGES, "lightning-fabric", "safetensors"]),
+    }
+
+
+def _last_step(state: State, meta: MetaConfig, hours: float | None) -> int:
+    """At the pace so far."""
+    if hours is None or not state.seconds:
+        return meta.steps
+    return min(meta.steps, max(state.step, round(state.step * 3600 * hours / state.seconds)))
+
+
+def _shares(means: Mapping[str, float]) -> str:
+    """Which loss pulls how much: none should be ten times the others."""
+    own = {name.removeprefix("loss/"): abs(value) for name, value in means.items()}
+    own = {name: value for name, value in own.items() if name not in ("discriminator", "r_real", "r_fake")}
+    total = sum(own.values()) or 1.0
+    return "loss " + ", ".join(f"{name} {value:.4f} ({value / total:.0%})" for name, value in own.items())
+
+
+def _beside(values: Mapping[str, float], control: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f} ({CONTROL} {control[name]:.3f})" for name, value in values.items())
+
+
+# The plan.
+
+
+class Plan(NamedTuple):
+    """What a training would take, from two steps that were made and thrown away."""
+
+    steps: int
+    samples: int
+    epochs: float  # each person once
+    people: int
+    clips: int
+    validation_people: int
+    parameters: dict[str, int]
+    seconds_per_step: float
+    hours: float
+    memory_gb: float  # at its most: of the device, or of this process on a CPU
+
+
+def plan(recipe: Recipe, dataset: Dataset, fabric: Fabric, hours: float | None = None) -> Plan:
+    """Make three steps with all losses, time the last two, and keep nothing."""
+    meta, device = replace(recipe.meta, d_start=0, d_ramp=0), fabric.device
+    recipe = replace(recipe, meta=meta)
+    footage = read_footage(dataset, "train")
+    state = new_state(recipe, len(footage.clips), device)
+    nets, content = wrap(state, fabric), losses.load_content(meta.content_networks, device)
+    seconds = []
+    for step in range(3):
+        begin = time.monotonic()
+        numbers = range(step * meta.batch, (step + 1) * meta.batch)
+        episodes = [draw_episode(footage, meta.seed, n, meta.shots, recipe.augmentation) for n in numbers]
+        batch = read_batch(footage, episodes, recipe.network, meta.embed).to(device)
+        parts = update(state, batch, draw_corners(recipe, step, fabric), recipe, content, fabric, nets)
+        parts["content"].item()  # waits for the device
+        seconds.append(time.monotonic() - begin)
+    each = sum(seconds[1:]) / 2
+    steps = meta.steps if hours is None else min(meta.steps, round(3600 * hours / each))
+    exam = prepare_exam(dataset, recipe, device)
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device) / 1e9
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    return Plan(
+        steps,
+        steps * meta.batch,
+        steps * meta.batch / len(footage.people),
+        len(footage.people),
+        len(footage.clips),
+        len(next(iter(exam.episodes.values()))) // meta.validation_frames,
+        {
+            name: sum(p.numel() for p in network.parameters())
+            for name, network in {"E": state.EG.E, "G": state.EG.G, "D": state.D, "W": state.W}.items()
+        },
+        each,
+        steps * each / 3600,
+        memory,
+    )
