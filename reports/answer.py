@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from reports.differences import compare
 from reports.numbers import and_words, count_words, write_interval, write_number
 from reports.plots import Look, looks
 from reports.runs import (
@@ -15,7 +16,7 @@ from reports.runs import (
     shots_order,
     shots_words,
 )
-from reports.tables import Column, Mark, columns_of, comparisons, marks, overlap, unscored
+from reports.tables import Column, Mark, columns_of, comparisons, marks, unscored
 from thead_eval.results import Measurement
 
 CONTROLS = {"copy", "warp"}  # generators that learn nothing: what a learned one must beat
@@ -109,21 +110,26 @@ def cards(runs: Sequence[Run], series_looks: Mapping[Condition, Look]) -> list[C
         ]
         shown = tuple(rows[:MOST_ON_A_CARD])
         at = f"at {shots_words(top)}" if top else ""
-        verdict, scale = _verdict(found, marked), _scale(runs, column)
+        verdict, scale = _verdict(found, marked, column), _scale(runs, column)
         made.append(Card(question, column, at, shown, len(rows) - len(shown), verdict, scale))
     return made
 
 
-def _verdict(found: Sequence[tuple[Condition, Measurement]], marked: Sequence[Mark]) -> str:
+def _verdict(found: Sequence[tuple[Condition, Measurement]], marked: Sequence[Mark], column: Column) -> str:
     best = [condition.name for (condition, _), mark in zip(found, marked, strict=True) if mark == "best"]
     tied = [condition.name for (condition, _), mark in zip(found, marked, strict=True) if mark == "tie"]
-    if best:
-        return f"{best[0]} is better" if len(found) == 2 else f"{best[0]} is best"
-    if tied:
-        return "tie: the intervals overlap" if len(tied) == len(found) else f"tie of {and_words(tied)}"
     if len(found) == 1:
         return ""
-    return "not compared: no intervals"
+    if not best and not tied:
+        return "not compared: no intervals"
+    if len(found) > 2:
+        return f"{best[0]} is best" if best else f"tie of {and_words(tied)}"
+    (one, measured), (other, other_measured) = sorted(found, key=lambda pair: -pair[1].merit)
+    outcome = f"{one.name} is better" if best else "tie"
+    difference = compare(measured, other_measured).write(column.style)
+    if difference:
+        return f"{outcome}: {one.name} \u2212 {other.name} is {difference}"
+    return outcome if best else "tie: the intervals overlap"
 
 
 def paragraph(runs: Sequence[Run]) -> str:
@@ -194,7 +200,7 @@ def _headlines(runs: Sequence[Run]) -> list[str]:
         else:
             values = and_words(f"{row.value} for {row.name}" for row in card.rows)
             unknown.append(f"{card.column.metric} is {values}")
-    parts = [f"{name} is clearly better in {and_words(subjects)}" for name, subjects in wins.items()]
+    parts = [f"{name} is better in {and_words(subjects)}" for name, subjects in wins.items()]
     parts += [f"{names} tie in {and_words(subjects)}" for names, subjects in ties.items()]
     sentences = [_sentence(where + "; ".join(parts))] if parts else []
     if unknown:
@@ -234,8 +240,8 @@ def _shots_effect(runs: Sequence[Run]) -> list[str]:
         style = columns[metric].style
         before, after = write_number(start.value, style), write_number(end.value, style)
         moved = f"stays at {before}" if before == after else f"goes from {before} to {after}"
-        sure = ", within the intervals" if None not in (start.low, end.low) and overlap(start, end) else ""
-        clauses.append((first.shots, last.shots, f"{moved} for {series.name}{sure}"))
+        unsure = ", which may be chance" if before != after and compare(end, start).change == "tie" else ""
+        clauses.append((first.shots, last.shots, f"{moved} for {series.name}{unsure}"))
     if not clauses:
         return []
     first_shots, last_shots, _ = clauses[0]
@@ -260,7 +266,7 @@ def _scale(runs: Sequence[Run], column: Column) -> str:
         return "real: " + ", ".join(f"{write_number(value, column.style)} {pair}" for pair, value in lines.items())
     floors = [m.noise_floor for run in runs for m in run.measurements if m.metric == column.metric]
     known = [floor for floor in floors if floor is not None]
-    return f"noise floor: {write_number(max(known), column.style)}" if known else ""
+    return f"noise floor, of other real people: {write_number(max(known), column.style)}" if known else ""
 
 
 def _calibration(runs: Sequence[Run], metric: str) -> dict[str, float]:

@@ -118,7 +118,10 @@ def _curve(
     shots = sorted({count for points in series.values() for count in points}, key=shots_order)
     measurements = [m for points in series.values() for m in points.values()]
     floors = sorted({m.noise_floor for m in measurements if m.noise_floor is not None})
-    ticks, style, low, high = _axis([*_reach(measurements), *floors, *_reach([m for _, m in lines])], count=6)
+    # A floor far above the values, as it is where fakes show the people of the real set, would press the curves flat.
+    far = [floor for floor in floors if floor > 2 * max(_reach(measurements))]
+    near = floors[: len(floors) - len(far)]
+    ticks, style, low, high = _axis([*_reach(measurements), *near, *_reach([m for _, m in lines])], count=6)
 
     def y(value: float) -> float:
         return top + (high - value) / (high - low) * (height - top - bottom)
@@ -138,10 +141,14 @@ def _curve(
 
     for run, line in lines:
         parts += _level(run, line, left, WIDTH - right, y)
-    for floor in floors:
+    for floor in near:
         parts.append(f'<line class="floor" x1="{left}" x2="{WIDTH - right}" y1="{y(floor):.1f}" y2="{y(floor):.1f}"/>')
-    if floors:
-        parts.append(_text(WIDTH - right, y(floors[-1]) - 4, "noise floor", "level", "end"))
+    if near:
+        parts.append(_text(WIDTH - right, y(near[-1]) - 4, "noise floor", "level", "end"))
+    elif far:
+        parts.append(
+            _text(WIDTH - right, top, f"noise floor {write_number(far[0], column.style)}, above", "level", "end")
+        )
 
     for index, (name, points) in enumerate(series.items()):
         look = series_looks[name]

@@ -7,13 +7,18 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
 
+from reports.differences import Change, compare
 from reports.numbers import DASH, Digits, count_words, digits, write_interval, write_number
 from reports.runs import Condition, Run, by_condition, calibrations, metric_order, same_data, shots_words
 from thead_eval.results import Measurement, direction
 
 Mark = Literal["best", "tie", ""]
-Change = Literal["better", "worse", "tie", ""]
 
+FLOOR = (
+    "Half of the real people against the other half: how far apart real frames of different people lie. Fakes of the "
+    "same people as the real frames can lie well below it, and are no more real than real for that: compare them with "
+    "each other, on the same people and frames, not with the floor."
+)
 ONE_PERSON = "No interval: it comes from resampling people, and needs at least two."
 
 
@@ -115,6 +120,7 @@ class Compared(NamedTuple):
     text: str
     interval: str = ""
     change: Change = ""
+    difference: str = ""  # to that value, person by person
 
 
 @dataclass(frozen=True)
@@ -172,15 +178,18 @@ def family_of(metric: str) -> Family:
 
 
 def marks(measurements: Sequence[Measurement | None]) -> list[Mark]:
-    """'best' where no other interval overlaps the best value's, 'tie' on all that overlap it.
+    """'best' where the best value is surely better than every other, else 'tie' on it and on all that may be as good.
 
-    Nothing is marked among fewer than two values, or where one of them has no interval: then nothing is known.
+    Nothing is marked among fewer than two values, or where one cannot be compared: then nothing is known.
     """
     scored = [m for m in measurements if m is not None and m.value is not None]
-    if len(scored) < 2 or any(m.low is None or m.high is None for m in scored):
+    if len(scored) < 2:
         return ["" for _ in measurements]
     best = max(scored, key=lambda m: m.merit)
-    tied = [m for m in scored if m is not best and overlap(m, best)]
+    changes = [(m, compare(best, m).change) for m in scored if m is not best]
+    if any(change == "" for _, change in changes):
+        return ["" for _ in measurements]
+    tied = [m for m, change in changes if change != "better"]
     result: list[Mark] = []
     for measurement in measurements:
         if measurement is best:
@@ -188,12 +197,6 @@ def marks(measurements: Sequence[Measurement | None]) -> list[Mark]:
         else:
             result.append("tie" if any(measurement is m for m in tied) else "")
     return result
-
-
-def overlap(one: Measurement, other: Measurement) -> bool:
-    """Whether two intervals share a point; both must have one."""
-    assert one.low is not None and one.high is not None and other.low is not None and other.high is not None
-    return one.low <= other.high and other.low <= one.high
 
 
 def calibration_band(line: Measurement) -> tuple[float, float] | None:
@@ -239,7 +242,7 @@ def _table(
             rows.append(Row(condition, _counts(judged), tuple(cells)))
         filled.append((heading, tuple(rows)))
 
-    references = _calibration_rows(columns, runs, footnotes) + _noise_floor_rows(columns, runs)
+    references = _calibration_rows(columns, runs, footnotes) + _noise_floor_rows(columns, runs, footnotes)
     notes = tuple((mark, text) for text, mark in footnotes.marks.items())
     counts = {row.counts for _, rows in filled for row in rows}
     if len(counts) > 1:
@@ -308,7 +311,9 @@ def _calibration_rows(
     return [(title, tuple(cells.get(c.metric, Cell("")) for c in columns)) for title, cells in rows.items()]
 
 
-def _noise_floor_rows(columns: Sequence[Column], runs: Sequence[Run]) -> list[tuple[str, tuple[Cell, ...]]]:
+def _noise_floor_rows(
+    columns: Sequence[Column], runs: Sequence[Run], footnotes: _Footnotes
+) -> list[tuple[str, tuple[Cell, ...]]]:
     rows = []
     for run in runs:
         floors = {
@@ -323,13 +328,13 @@ def _noise_floor_rows(columns: Sequence[Column], runs: Sequence[Run]) -> list[tu
             for column in columns:
                 written = dict.fromkeys(write_number(floor, column.style) for floor in floors[column.metric])
                 ends = list(written) if len(written) < 3 else [*written][:: len(written) - 1]
-                cells.append(Cell(" to ".join(ends)))
+                cells.append(Cell(" to ".join(ends), notes=(footnotes.mark(FLOOR),) if ends else ()))
             rows.append((title, tuple(cells)))
     return rows
 
 
 def comparisons(runs: Sequence[Run]) -> list[list[Comparison]]:
-    """Metric by metric, the conditions that runs share; better and worse only where the intervals do not overlap."""
+    """Metric by metric, the conditions that runs share; better and worse only where the difference is sure."""
     if len(runs) < 2 or not same_data(runs):
         return []
     conditions = by_condition(runs)
@@ -348,22 +353,20 @@ def comparisons(runs: Sequence[Run]) -> list[list[Comparison]]:
                 if measurement is None or measurement.value is None:
                     cells.append(Compared(DASH))
                     continue
-                change = _change(scored[0], measurement)
-                interval = write_interval(measurement, column.style)
-                cells.append(Compared(write_number(measurement.value, column.style), interval, change))
+                value, interval = (
+                    write_number(measurement.value, column.style),
+                    write_interval(measurement, column.style),
+                )
+                if measurement is scored[0]:
+                    cells.append(Compared(value, interval))
+                    continue
+                difference = compare(measurement, scored[0])
+                cells.append(Compared(value, interval, difference.change, difference.write(column.style)))
             name = Condition("", generator, shots, extra).full_name
             rows.append(Comparison(column.metric, column.better, name, tuple(cells)))
         if rows:
             groups.append(rows)
     return groups
-
-
-def _change(first: Measurement, later: Measurement) -> Change:
-    if later is first or None in (first.low, first.high, later.low, later.high):
-        return ""
-    if overlap(first, later):
-        return "tie"
-    return "better" if later.merit > first.merit else "worse"
 
 
 @cache

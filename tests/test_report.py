@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from numpy.typing import NDArray
 
+from reports.differences import Difference, compare
 from reports.numbers import digits, write_number
 from reports.page import write_report
 from reports.tables import marks
@@ -86,7 +88,7 @@ def measurements_of(
                         higher_is_better=higher,
                         n_frames=n_frames,
                         noise_floor=9.7,
-                        note="small sample: below 2048 frames the value means little; compare with the noise floor",
+                        note="small sample: below 2048 frames the value depends on how many there are",
                         **common,
                     )
                 )
@@ -314,7 +316,7 @@ def test_answer_tells_people_frames_and_headlines(page: str) -> None:
     assert answer
     assert "2 generators (copy and warp) were judged on 12 people and 48 frames" in answer[1]
     assert "1, 8 or 32 frames of a person" in answer[1]
-    assert "warp is clearly better in" in answer[1] and "movement (nme_dlib68" in answer[1]
+    assert "warp is better in" in answer[1] and "movement (nme_dlib68" in answer[1]
     assert "0.840 of one person and 0.060 of different people" in answer[1]
     assert "a learned generator has to beat them" in answer[1]
 
@@ -345,6 +347,13 @@ def test_quotes_only_checked_cells_of_the_paper(page: str) -> None:
     assert "Not the same test" in section and 'href="https://arxiv.org/abs/1905.08233"' in section
 
 
+def test_a_noise_floor_far_above_is_told_and_does_not_flatten_the_curve(tmp_path: Path) -> None:
+    rows = [m.model_copy(update={"noise_floor": 89.5}) if m.noise_floor else m for m in measurements_of(PEOPLE)]
+    page = render(tmp_path / "run", rows)
+    assert "noise floor 89.5, above" in page and 'class="floor"' not in page
+    assert "compare them with each other, on the same people and frames, not with the floor" in page
+
+
 # Marks.
 
 
@@ -372,10 +381,70 @@ def value_of(value: float, half: float | None, higher: bool = True) -> Measureme
         ([(1.0, 0.1)], True, [""]),
     ],
 )
-def test_marks_best_only_where_intervals_are_apart(
+def test_marks_of_set_metrics_need_intervals_that_are_apart(
     values: Sequence[tuple[float, float | None]], higher: bool, expected: Sequence[str]
 ) -> None:
     assert marks([value_of(value, half, higher) for value, half in values]) == expected
+
+
+def person_by_person(values: Sequence[float | None], higher: bool | None = True) -> Measurement:
+    """A measurement whose interval is that of its people."""
+    known = np.array([value for value in values if value is not None])
+    half = 2 * known.std() / len(known) ** 0.5
+    own = dict(zip(PEOPLE, values, strict=False))
+    update = {"per_identity": own, "higher_is_better": higher, "n_identities": len(known)}
+    return value_of(float(known.mean()), float(half)).model_copy(update=update)
+
+
+SPREAD = np.linspace(0.4, 0.9, 12)  # how people differ, whoever makes them
+WAVER = 0.01 * np.array([1, -1, 2, -2, 1, -1, 0, 1, 0, -1, 2, -2])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "higher", "expected"),
+    [
+        (SPREAD, SPREAD + 0.05 + WAVER, True, "worse"),
+        (SPREAD, SPREAD + 0.05 + WAVER, False, "better"),
+        (SPREAD, SPREAD + WAVER, True, "tie"),
+        (SPREAD, SPREAD, True, "tie"),
+        (-SPREAD, SPREAD - 0.1, None, "worse"),  # nearer to 0 the better: -0.65 against 0.55
+        (-SPREAD, SPREAD + WAVER, None, "tie"),  # they differ, but lie equally far from 0
+        (SPREAD - 0.65, SPREAD, None, "better"),
+    ],
+)
+def test_people_are_compared_with_themselves(
+    first: NDArray[np.float64], second: NDArray[np.float64], higher: bool | None, expected: str
+) -> None:
+    one, other = person_by_person(first.tolist(), higher), person_by_person(second.tolist(), higher)
+    assert compare(one, other).change == expected
+    assert compare(other, one).change == {"better": "worse", "worse": "better"}.get(expected, expected)
+
+
+def test_a_difference_hides_in_intervals_that_overlap(tmp_path: Path) -> None:
+    """Most of an interval's width is how people differ, which both rows share."""
+    worse, better = person_by_person(SPREAD.tolist()), person_by_person((SPREAD + 0.05 + WAVER).tolist())
+    assert worse.high is not None and better.low is not None and worse.high > better.low
+    assert marks([worse, better]) == ["", "best"]
+    rows = [
+        m.model_copy(update={"metric": "ssim", "labels": {"generator": name, "shots": "1"}})
+        for m, name in ((worse, "old"), (better, "new"))
+    ]
+    text = Elements(render(tmp_path / "run", rows)).text
+    assert "new is better: new \u2212 old is +0.050 [0.041, 0.059]" in text
+    assert "new is better in likeness (ssim 0.700 against 0.650)" in text
+
+
+def test_values_of_other_people_do_not_decide() -> None:
+    """`one` looks better only because the hardest people are missing from it."""
+    one = person_by_person([None] * 6 + (SPREAD[6:] - 0.05).tolist())
+    other = person_by_person(SPREAD.tolist())
+    assert one.merit > other.merit and compare(one, other).change == "tie"
+    assert marks([one, other]) == ["tie", "tie"]
+
+
+def test_one_person_of_both_is_compared_by_the_intervals() -> None:
+    one, other = person_by_person([0.5, 0.6, *[None] * 10]), person_by_person([None, 0.1, 0.2, *[None] * 9])
+    assert compare(one, other) == Difference("better", None)
 
 
 @pytest.mark.parametrize(
@@ -483,7 +552,14 @@ def test_metric_missing_in_one_condition(tmp_path: Path) -> None:
 
 def test_runs_side_by_side(run: Path, tmp_path: Path) -> None:
     better = [
-        m.model_copy(update={"value": m.value + 1, "low": m.low + 1, "high": m.high + 1})
+        m.model_copy(
+            update={
+                "value": m.value + 1,
+                "low": m.low + 1,
+                "high": m.high + 1,
+                "per_identity": {name: value + 1 for name, value in m.per_identity.items() if value is not None},
+            }
+        )
         if m.metric == "ssim" and m.value is not None and m.low is not None and m.high is not None
         else m
         for m in measurements_of(PEOPLE)
@@ -493,6 +569,7 @@ def test_runs_side_by_side(run: Path, tmp_path: Path) -> None:
     text = Elements(page).text
     assert "Run against run" in text and "A first" in text and "B second" in text
     section = page[page.index('id="runs"') : page.index('id="shots"')]
+    assert section.count("Δ +1.00 [1.00, 1.00]") == 6
     assert section.count('<span class="tag better">') == 6 and '<span class="tag worse">' not in section
     assert section.count('<span class="tag tie">') == 6 * (len(METRICS) + len(SET_METRICS) - 1)
     assert "Of 30 numbers that B shares with an earlier run, 6 are better, 0 worse and 24 ties." in text
@@ -505,7 +582,7 @@ def test_runs_of_different_data_are_not_compared(run: Path, tmp_path: Path) -> N
     # Each run has an answer of its own, and marks are given among its own rows.
     answers = re.findall(r'<p class="answer">(.*?)</p>', page, re.DOTALL)
     assert len(answers) == 2
-    assert "A · warp is clearly better" in answers[0] and "B · warp is clearly better" in answers[1]
+    assert "A · warp is better" in answers[0] and "B · warp is better" in answers[1]
     assert '<span class="tag best">' in page
 
 

@@ -302,7 +302,7 @@ def _measure_set(
     if frames < metric.minimum_frames or people < metric.minimum_identities:
         notes.append(
             f"small sample: below {metric.minimum_frames} frames or {metric.minimum_identities} identities the value "
-            "means little; compare with the noise floor"
+            "depends on how many there are; compare it only with values of the same people and frames"
         )
     return Measurement(
         metric=metric.name,

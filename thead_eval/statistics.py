@@ -42,29 +42,28 @@ def identity_means(values: Mapping[str, FrameValues]) -> dict[str, float]:
 
 def mean_interval(values: Mapping[str, FrameValues], seed: int, draws: int = 2000) -> Interval:
     """The mean over identities of each one's mean over its scored frames, with a bootstrap over identities."""
-    return _bootstrap(np.array(list(identity_means(values).values())), seed, draws)
-
-
-def paired_difference_interval(
-    a: Mapping[str, float | None], b: Mapping[str, float | None], seed: int, draws: int = 2000
-) -> Interval:
-    """The mean of a - b over the identities that both judged, with a bootstrap over those identities.
-
-    Far narrower than the two intervals side by side suggest, as both sides saw the same people.
-    """
-    pairs = [(a[name], b[name]) for name in sorted(a.keys() & b.keys())]
-    differences = np.array([x - y for x, y in pairs if x is not None and y is not None])
-    return _bootstrap(differences[~np.isnan(differences)], seed, draws)
-
-
-def _bootstrap(means: NDArray[np.float64], seed: int, draws: int) -> Interval:
-    if len(means) == 0:
-        return Interval(None, None, None)
-    if len(means) == 1:
-        return Interval(float(means[0]), None, None)
+    means = np.array(list(identity_means(values).values()))
+    if len(means) < 2:
+        return Interval(float(means[0]) if len(means) else None, None, None)
     drawn = np.random.default_rng(seed).integers(len(means), size=(draws, len(means)))
     low, high = np.percentile(means[drawn].mean(axis=1), [2.5, 97.5])
     return Interval(float(means.mean()), float(low), float(high))
+
+
+def paired_difference_interval(a: Mapping[str, float | None], b: Mapping[str, float | None]) -> Interval:
+    """The mean of a - b over the identities that both judged, with Student's interval over those identities.
+
+    Far narrower than the two intervals side by side suggest, as both sides saw the same people. Not a bootstrap: of
+    eight people without any difference it finds one in 12 % of the cases, of three in 25 %; this does in 5 %.
+    """
+    pairs = [(a[name], b[name]) for name in sorted(a.keys() & b.keys())]
+    differences = np.array([x - y for x, y in pairs if x is not None and y is not None])
+    differences = differences[~np.isnan(differences)]
+    if len(differences) < 2:
+        return Interval(float(differences[0]) if len(differences) else None, None, None)
+    mean = float(differences.mean())
+    margin = float(stats.t.ppf(0.975, df=len(differences) - 1) * stats.sem(differences))
+    return Interval(mean, mean - margin, mean + margin)
 
 
 def effective_frames(values: Mapping[str, FrameValues]) -> float | None:
@@ -136,10 +135,11 @@ def jackknife_interval(distance: Distance, fake: FeatureSet, real: FeatureSet, s
 
 
 def noise_floor(distance: Distance, real: FeatureSet, seed: int) -> float | None:
-    """The distance of two disjoint halves, by identity, of the real set: what a perfect fake would be given.
+    """The distance of two disjoint halves, by identity, of the real set: what perfect fakes of other people would get.
 
-    The median of a few random halvings. An upper bound, as a half is smaller than the whole. None with fewer than
-    four identities.
+    The median of a few random halvings. An upper bound, as a half is smaller than the whole. Fakes of the same people
+    can lie far below it, as the choice of people, which is most of it, is then the same on both sides. None with fewer
+    than four identities.
     """
     identities = np.unique(real.identities)
     if len(identities) < 4:

@@ -198,7 +198,7 @@ class SetMetric:
     summary: str
     feature: str  # name of the feature network it reads
     distance: Callable[[FeatureSet, FeatureSet], float]  # (fake, real)
-    minimum_frames: int  # below these the value means little, and a warning says so
+    minimum_frames: int  # below these the value depends on their number, and a warning says so
     minimum_identities: int
 
 
