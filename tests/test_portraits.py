@@ -16,7 +16,8 @@ GRACE_HOPPER = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.
 
 
 def test_a_portrait_is_framed_around_the_head() -> None:
-    clip, landmarks = crop_portrait(read_image(GRACE_HOPPER), "hopper", 256)
+    portrait = crop_portrait(read_image(GRACE_HOPPER), "hopper", 256)
+    clip, landmarks = portrait.support, portrait.landmarks
     assert clip.frames.shape == (1, 3, 256, 256)
     assert landmarks.found.all()
     points = landmarks.points[0]
@@ -29,8 +30,7 @@ def test_a_portrait_is_framed_around_the_head() -> None:
 
 def test_a_crop_of_another_size_has_the_same_points_in_proportion() -> None:
     photo = read_image(GRACE_HOPPER)
-    _, large = crop_portrait(photo, "hopper", 256)
-    _, small = crop_portrait(photo, "hopper", 128)
+    large, small = (crop_portrait(photo, "hopper", size).landmarks for size in (256, 128))
     assert torch.allclose((large.points + 0.5) / 2, small.points + 0.5, atol=0.01)
 
 

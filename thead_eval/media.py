@@ -1,19 +1,22 @@
 """Video and image files to frames and back."""
 
-import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
 import torch
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from thead_eval.errors import MediaError
+from thead_eval.marking import SYNTHETIC_SOURCE, describe_synthetic, xmp_packet
 from thead_eval.pictures import Picture, VideoInfo, decode_frames, open_video, probe_video, reason, to_rgb
 from thead_eval.types import Clip
 
@@ -21,14 +24,15 @@ __all__ = [
     "SYNTHETIC_SOURCE",
     "VideoInfo",
     "iter_frames",
+    "open_writer",
     "probe_video",
     "read_clip",
     "read_image",
     "read_metadata",
     "write_clip",
+    "write_image",
+    "write_images",
 ]
-
-SYNTHETIC_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
 
 def iter_frames(path: Path, batch: int = 32) -> Iterator[Tensor]:
@@ -113,72 +117,252 @@ def write_clip(
     synthetic: str | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a video file whole or not at all: H.264 (visually lossless, CRF 16), or FFV1 in RGB.
-
-    The same clip and arguments give the same bytes.
-
-    Args:
-        path: Its suffix names the container; lossless needs '.mkv'.
-        clip: At least one frame.
-        lossless: Reading the file again gives these very pixels.
-        synthetic: The generator's name; marks the file as synthetic in its metadata.
-        metadata: More tags; MP4 and Matroska keep any name.
+    """Write a video file whole or not at all: see `open_writer`, which this is for a clip in memory.
 
     Raises:
         MediaError: the clip is empty, the suffix names no suitable container, or the file cannot be written.
     """
     if len(clip) == 0:
         raise MediaError(f"clip '{clip.id}' has no frames, so '{path}' was not written")
+    with open_writer(path, clip.size, clip.fps, lossless=lossless, synthetic=synthetic, metadata=metadata) as write:
+        write(clip.frames)
+
+
+@contextmanager
+def open_writer(
+    path: Path,
+    size: tuple[int, int],
+    fps: float,
+    *,
+    lossless: bool = False,
+    synthetic: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    sound: Path | None = None,
+) -> Iterator[Callable[[Tensor], None]]:
+    """A function that adds frames [T, 3, H, W] uint8 RGB to a video file, which gets its name when all is written.
+
+    H.264 (visually lossless, CRF 16), or FFV1 in RGB. Memory does not grow with the number of frames. The same frames
+    and arguments give the same bytes.
+
+    Args:
+        path: Its suffix names the container; lossless needs '.mkv'.
+        size: Height and width.
+        fps: Frames a second.
+        lossless: Reading the file again gives these very pixels.
+        synthetic: The generator's name; marks the file as synthetic in its metadata: tags, and XMP in MP4 and MOV.
+        metadata: More tags; MP4 and Matroska keep any name.
+        sound: A video whose sound is taken over, as far as the frames go; copied where the container allows, else AAC.
+
+    Raises:
+        MediaError: there was no frame, the suffix names no suitable container, the file cannot be written, or the
+            sound's file has none.
+    """
+    container_format = {".mkv": "matroska", ".mp4": "mp4", ".mov": "mov"}.get(path.suffix)
+    if container_format is None:
+        raise MediaError(
+            f"cannot write '{path}': the suffix '{path.suffix}' is not .mp4, .mov or .mkv; choose one of them"
+        )
     if lossless and path.suffix != ".mkv":
         raise MediaError(f"a lossless clip is written as Matroska; name '{path}' with the suffix .mkv")
     tags = dict(metadata or {})
     if synthetic is not None:
-        tags["comment"] = f"Synthetic media made by theval generator {synthetic}"
-        tags["DigitalSourceType"] = SYNTHETIC_SOURCE
+        tags |= {"comment": describe_synthetic(synthetic), "DigitalSourceType": SYNTHETIC_SOURCE}
+    rate = Fraction(fps).limit_denominator(1001)
+    with _whole(path) as file, ExitStack() as stack:
+        with _writing(path):
+            container = stack.enter_context(_open_container(file, container_format, tags))
+            stream = _add_video(container, size, rate, lossless)
+        sounds = stack.enter_context(_read_sound(sound, container)) if sound else iter(())
+        heard = next(sounds, None)
+        reformatter = VideoReformatter()
+        frames = 0
+
+        def write(pictures: Tensor) -> None:
+            nonlocal frames, heard
+            for pixels in pictures:  # [3, H, W]
+                frame = av.VideoFrame.from_ndarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy(), format="rgb24")
+                if not lossless:  # converted as the file states its colours, so that players agree on them
+                    frame = reformatter.reformat(
+                        frame, format=stream.pix_fmt, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+                    )
+                frame.pts, frame.time_base = frames, 1 / rate
+                with _writing(path):
+                    container.mux(stream.encode(frame))
+                    frames += 1
+                    while heard is not None and heard.seconds < frames / rate:
+                        container.mux(heard.packet)
+                        heard = next(sounds, None)
+
+        yield write
+        if not frames:
+            raise MediaError(f"there were no frames, so '{path}' was not written; give a longer track")
+        with _writing(path):
+            container.mux(stream.encode(None))
+            container.close()
+            if synthetic is not None and container_format != "matroska":
+                file.seek(0, os.SEEK_END)
+                file.write(_xmp_box(xmp_packet(synthetic)))
+
+
+def write_image(path: Path, frame: Tensor, *, synthetic: str | None = None) -> None:
+    """Write a picture [3, H, W] uint8 RGB as PNG or JPEG, whole or not at all.
+
+    Raises:
+        MediaError: the suffix is another, or the file cannot be written.
+    """
+    write_images(path, frame[None], synthetic=synthetic)
+
+
+def write_images(path: Path, frames: Tensor, *, seconds: float = 0.1, synthetic: str | None = None) -> None:
+    """Write one picture, as `write_image`, or pictures [T, 3, H, W] that a GIF shows one after the other.
+
+    Raises:
+        MediaError: the suffix is none of .png, .jpg and .gif, or the file cannot be written.
+    """
+    images = [Image.fromarray(frame.permute(1, 2, 0).contiguous().cpu().numpy()) for frame in frames]
+    options: dict[str, Any] = {}  # Any: what each of Pillow's encoders takes
+    match path.suffix.lower():
+        case ".png":
+            kind = "PNG"
+            if synthetic is not None:
+                options["pnginfo"] = text = PngInfo()
+                text.add_text("Comment", describe_synthetic(synthetic))
+                text.add_itxt("XML:com.adobe.xmp", xmp_packet(synthetic))
+        case ".jpg" | ".jpeg":
+            kind = "JPEG"
+            options = {"quality": 92, "subsampling": 0}
+            if synthetic is not None:
+                options |= {"xmp": xmp_packet(synthetic).encode(), "comment": describe_synthetic(synthetic)}
+        case ".gif":
+            kind = "GIF"
+            options = {"save_all": True, "append_images": images[1:], "duration": round(1000 * seconds), "loop": 0}
+            if synthetic is not None:
+                options["comment"] = f"{describe_synthetic(synthetic)} {SYNTHETIC_SOURCE}"
+        case other:
+            raise MediaError(
+                f"cannot write '{path}': the suffix '{other}' is not .png, .jpg or .gif; choose one of them"
+            )
+    with _whole(path) as file, _writing(path):
+        images[0].save(file, kind, **options)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which gets its name when all of it is there."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        _write_whole(path, _encode(path, clip, lossless, tags))
+        with _writing(path):
+            file = temporary.open("w+b")
+        with file:
+            yield file
+            with _writing(path):
+                file.close()
+                temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What fails inside is the writing of this file."""
+    try:
+        yield
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(
-            f"cannot write '{path}' ({reason(error)}); check the folder, the free space and the suffix"
-        ) from error
+        raise MediaError(f"cannot write '{path}' ({reason(error)}); check the folder and the free space") from error
 
 
-def _encode(path: Path, clip: Clip, lossless: bool, tags: dict[str, str]) -> bytes:
-    """The whole file in memory, so that a full disk shows as an error of one plain write."""
-    height, width = clip.size
-    container_format = {".mkv": "matroska", ".mp4": "mp4", ".mov": "mov"}.get(path.suffix)
-    if container_format is None:
-        raise ValueError(f"the suffix '{path.suffix}' is not .mp4, .mov or .mkv")
+def _open_container(file: BinaryIO, container_format: str, tags: dict[str, str]) -> av.container.OutputContainer:
     options = {"fflags": "+bitexact"}  # no random ids and dates: the same clip gives the same bytes
     if container_format != "matroska":
         options["movflags"] = "+use_metadata_tags"
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container_format, options=options) as container:
-        container.metadata.update(tags)
-        rate = Fraction(clip.fps).limit_denominator(1001)
-        if lossless:
-            stream = container.add_stream("ffv1", rate=rate, options={"level": "3", "slicecrc": "1"})
-            stream.pix_fmt = "bgr0"
+    container = av.open(file, "w", format=container_format, options=options)
+    container.metadata.update(tags)
+    return container
+
+
+def _add_video(
+    container: av.container.OutputContainer, size: tuple[int, int], rate: Fraction, lossless: bool
+) -> av.VideoStream:
+    height, width = size
+    if lossless:
+        stream = container.add_stream("ffv1", rate=rate, options={"level": "3", "slicecrc": "1"})
+        stream.pix_fmt = "bgr0"
+    else:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "medium"})
+        stream.pix_fmt = "yuv420p" if width % 2 == height % 2 == 0 else "yuv444p"  # 4:2:0 needs even sizes
+        stream.codec_context.colorspace = Colorspace.ITU709
+        stream.codec_context.color_primaries = ColorPrimaries.BT709
+        stream.codec_context.color_trc = ColorTrc.BT709
+        stream.codec_context.color_range = ColorRange.MPEG
+    stream.width, stream.height = width, height
+    stream.codec_context.thread_count = 1  # the number of threads shows in the bytes
+    return stream
+
+
+class _Heard(NamedTuple):
+    """A packet of sound, and when it begins; the pictures begin at 0."""
+
+    seconds: Fraction
+    packet: "av.Packet[av.AudioStream]"
+
+
+@contextmanager
+def _read_sound(path: Path, output: av.container.OutputContainer) -> Iterator[Iterator[_Heard]]:
+    """A file's sound for a new stream of `output`, in its order."""
+    with open_video(path) as (container, video):
+        if not container.streams.audio:
+            raise MediaError(f"'{path}' has no sound to take over; leave the sound out, or give a video that has some")
+        source = container.streams.audio[0]
+        begin = Fraction(0)
+        if video.start_time and video.time_base:
+            begin = video.start_time * video.time_base
+        if source.codec_context.name in output.supported_codecs:
+            yield _copy_sound(container, source, output.add_stream_from_template(source), begin)
         else:
-            stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "medium"})
-            stream.pix_fmt = "yuv420p" if width % 2 == height % 2 == 0 else "yuv444p"  # 4:2:0 needs even sizes
-        stream.width, stream.height = width, height
-        stream.codec_context.thread_count = 1  # the number of threads shows in the bytes
-        for pixels in clip.frames:  # [3, H, W]
-            rgb = pixels.permute(1, 2, 0).contiguous().cpu().numpy()
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
-        container.mux(stream.encode(None))
-    return buffer.getvalue()
+            aac = output.add_stream("aac", rate=source.codec_context.sample_rate)
+            aac.codec_context.layout = source.codec_context.layout.name
+            yield _encode_sound(container, source, aac, begin)
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+def _copy_sound(
+    container: av.container.InputContainer, source: av.AudioStream, stream: av.AudioStream, begin: Fraction
+) -> Iterator[_Heard]:
+    for packet in container.demux(source):
+        if packet.pts is None or packet.dts is None or packet.time_base is None:  # the demuxer's last, which is empty
+            continue
+        offset = round(begin / packet.time_base)
+        packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
+        if packet.pts + (packet.duration or 0) >= 0:  # a packet before the first sound, which fills the decoder, stays
+            packet.stream = stream
+            yield _Heard(packet.pts * packet.time_base, packet)
+
+
+def _encode_sound(
+    container: av.container.InputContainer, source: av.AudioStream, stream: av.AudioStream, begin: Fraction
+) -> Iterator[_Heard]:
+    def frames() -> Iterator[av.AudioFrame | None]:
+        for frame in container.decode(source):
+            if frame.pts is not None and frame.time_base is not None:
+                frame.pts -= round(begin / frame.time_base)
+                if frame.pts < 0:
+                    continue
+            yield frame
+        yield None  # the encoder gives out what it holds
+
+    for frame in frames():
+        for packet in stream.encode(frame):
+            if packet.pts is not None and packet.time_base is not None:
+                yield _Heard(packet.pts * packet.time_base, packet)
+
+
+XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # of the box that holds XMP in MP4 (XMP part 3)
+
+
+def _xmp_box(packet: str) -> bytes:
+    """A box that follows all others, so that no offset in the file changes."""
+    content = XMP_UUID + packet.encode()
+    return (8 + len(content)).to_bytes(4, "big") + b"uuid" + content
 
 
 def _stack(frames: list[Picture]) -> Tensor:

@@ -1,40 +1,208 @@
-"""One photograph or painting to a support frame: the face, its landmarks, and the head crop that clips have."""
+"""Photographs and paintings to support frames: the faces in a picture, and the head crop that clips have."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision.transforms.v2.functional as tvf
 from torch import Tensor
 
+from thead_eval.backends import (
+    CONFIDENT,
+    Boxes,
+    DetectorName,
+    PictureDetector,
+    PictureLandmarker,
+    load_picture_detector,
+    load_picture_landmarker,
+    overlap,
+)
+from thead_eval.drawing import draw_landmarks
 from thead_eval.errors import NoFaceFound
-from thead_eval.faces import find_landmarks, load_detector, load_landmarker
-from thead_eval.tracking import Track, head_crop
+from thead_eval.tracking import Crop, Track, head_crop
 from thead_eval.types import Clip, Landmarks
 
+SEARCHED = 1280  # pixels of the longer side of the picture in which faces are searched; a larger one is shrunk
+RIVAL = 2.0  # a face that is less than so many times smaller than the largest may be the one that is meant
+ENLARGED = 1.5  # by which a crop may be enlarged: beyond, a support frame shows pixels rather than a face
+PROFILE = 0.75  # of `turn`: the far eye hides; three-quarter views, which reach 0.7, are in order
 
-def crop_portrait(photo: Tensor, name: str, size: int) -> tuple[Clip, Landmarks]:
-    """The head of the largest face as a clip of one frame, framed as `theval prepare` frames a video.
+
+@dataclass(frozen=True)
+class Face:
+    """A face in a picture."""
+
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the picture, as `backends` frames faces
+    points: Tensor  # [68, 2] float32, pixels of the picture
+
+    @property
+    def side(self) -> float:
+        """Of the box, in pixels."""
+        return self.box[2] - self.box[0]
+
+    @property
+    def turn(self) -> float:
+        """0 = to the viewer; towards 1 or -1 the nose nears one edge of the face."""
+        left, right = (float((self.points[30] - self.points[edge]).norm()) for edge in (2, 14))
+        return (left - right) / (left + right)
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """A picture, one face of it, and its head crop as a support frame."""
+
+    name: str
+    photo: Tensor  # [3, H, W] uint8 RGB
+    faces: Sequence[Face]  # all, from left to right
+    face: Face
+    crop: Crop  # in pixels of the picture; may reach beyond it, where its border is repeated
+    support: Clip  # of one frame
+    landmarks: Landmarks
+
+
+def crop_portrait(photo: Tensor, name: str, size: int, *, number: int | None = None) -> Portrait:
+    """The head of a face, framed as `theval prepare` frames a video.
 
     Args:
         photo: [3, H, W] uint8 RGB.
-        name: The clip's id, and the photo's name in the error.
+        name: The clip's id, and the photo's name in errors.
         size: Pixels a side of the crop.
+        number: Of the face, counted from 1 and from left to right; None: the only one that is not much smaller than
+            the largest.
 
     Raises:
-        NoFaceFound: there is no face.
+        NoFaceFound: there is no face, there are several, or it is too small or turned too far away.
     """
-    device = torch.device("cpu")
+    faces = find_faces(photo)
+    return crop_face(photo, name, size, faces, choose_face(photo, name, faces, number))
+
+
+def find_faces(photo: Tensor) -> list[Face]:
+    """The faces of a picture [3, H, W] uint8 RGB, from left to right.
+
+    dlib's detector looks first; what it finds in doubt, as in many paintings, counts where MTCNN sees a face there too,
+    and MTCNN alone where dlib sees nothing. Landmarks are measured in the picture's own pixels.
+    """
     _, height, width = photo.shape
-    landmarks = find_landmarks(photo[None], load_detector("dlib", device), load_landmarker("dlib", device))
-    if not landmarks.found[0]:
+    shrink = max(1.0, max(height, width) / SEARCHED)
+    small = photo
+    if shrink > 1:
+        small = tvf.resize(photo, [round(height / shrink), round(width / shrink)], antialias=True)
+    searched = np.ascontiguousarray(small.permute(1, 2, 0).numpy())
+    boxes = _detector("dlib")([searched])[0]
+    sure = boxes[boxes[:, 4] >= CONFIDENT["dlib"]]
+    if not len(sure):
+        seen = _detector("mtcnn")([searched])[0]
+        seen = seen[seen[:, 4] >= CONFIDENT["mtcnn"]]
+        agreed = overlap(seen[:, :4], boxes[:, :4]).max(axis=1, initial=0) > 0.3
+        sure = seen[agreed] if agreed.any() else seen
+    if not len(sure):
+        return []
+    boxes = _in_photo(sure, width / small.shape[2], height / small.shape[1])
+    whole = searched if small is photo else np.ascontiguousarray(photo.permute(1, 2, 0).numpy())
+    points = torch.from_numpy(_landmarker()([whole] * len(boxes), boxes))
+    faces = [Face(tuple(box), own) for box, own in zip(boxes.tolist(), points, strict=True)]
+    return sorted(faces, key=lambda face: face.box[0])
+
+
+def choose_face(photo: Tensor, name: str, faces: Sequence[Face], number: int | None = None) -> Face:
+    """The face of that number, or the only one that is not much smaller than the largest.
+
+    Raises:
+        NoFaceFound: there is no such face, or there are several.
+    """
+    _, height, width = photo.shape
+    if not faces:
         raise NoFaceFound(f"no face in '{name}' ({width}x{height}); give a larger or more frontal picture")
-    crop = head_crop(Track(0, landmarks.points.numpy()), width, height)
-    # Beyond the picture its border is repeated.
-    before = (max(-crop.x, 0), max(-crop.y, 0))
-    after = (max(crop.x + crop.side - width, 0), max(crop.y + crop.side - height, 0))
-    padded = F.pad(photo[None].float(), (before[0], after[0], before[1], after[1]), mode="replicate").to(torch.uint8)
-    x, y = crop.x + before[0], crop.y + before[1]
-    square = padded[:, :, y : y + crop.side, x : x + crop.side]
-    frame = tvf.resize(square, [size, size], tvf.InterpolationMode.BILINEAR, antialias=True)
-    corner = torch.tensor([crop.x, crop.y])
-    points = (landmarks.points + 0.5 - corner) * (size / crop.side) - 0.5
-    return Clip(name, frame, 25.0), Landmarks(points, landmarks.found)
+    if number is not None:
+        if not 1 <= number <= len(faces):
+            raise NoFaceFound(f"'{name}' shows {len(faces)} faces, and --face asks for number {number}; choose another")
+        return faces[number - 1]
+    largest = max(face.side for face in faces)
+    rivals = [n for n, face in enumerate(faces, 1) if face.side * RIVAL > largest]
+    if len(rivals) > 1:
+        places = ", ".join(f"{n} at x {sum(faces[n - 1].box[::2]) / 2:.0f}" for n in rivals)
+        raise NoFaceFound(
+            f"'{name}' shows {len(rivals)} faces ({places}); choose one with --face, or look at them with --show-crop"
+        )
+    return faces[rivals[0] - 1]
+
+
+def crop_face(photo: Tensor, name: str, size: int, faces: Sequence[Face], face: Face) -> Portrait:
+    """The head crop around one of the faces of a picture.
+
+    Raises:
+        NoFaceFound: it is too small for this size, or turned too far away.
+    """
+    _, height, width = photo.shape
+    crop = head_crop(Track(0, face.points[None].numpy()), width, height)
+    if size > ENLARGED * crop.side:
+        raise NoFaceFound(
+            f"the face in '{name}' is {face.side:.0f} pixels wide, too small for a head of {size} pixels; give a "
+            f"larger picture, or --size {int(ENLARGED * crop.side) // 16 * 16}"
+        )
+    if abs(face.turn) > PROFILE:
+        raise NoFaceFound(f"the face in '{name}' is turned away too far; give a picture that shows both eyes")
+    frame = cut_out(photo, crop, size)
+    points = (face.points[None] + 0.5 - torch.tensor([crop.x, crop.y])) * (size / crop.side) - 0.5
+    landmarks = Landmarks(points, torch.tensor([True]))
+    return Portrait(name, photo, faces, face, crop, Clip(name, frame[None], 25.0), landmarks)
+
+
+def cut_out(photo: Tensor, crop: Crop, size: int) -> Tensor:
+    """[3, size, size]: the crop of a picture, resized; beyond the picture its border is repeated."""
+    _, height, width = photo.shape
+    left, top = max(crop.x, 0), max(crop.y, 0)
+    right, bottom = min(crop.x + crop.side, width), min(crop.y + crop.side, height)
+    beyond = (left - crop.x, crop.x + crop.side - right, top - crop.y, crop.y + crop.side - bottom)
+    square = F.pad(photo[None, :, top:bottom, left:right].float(), beyond, mode="replicate")
+    resized: Tensor = tvf.resize(square, [size, size], tvf.InterpolationMode.BILINEAR, antialias=True)[0]
+    return resized.round().clamp(0, 255).to(torch.uint8)
+
+
+def draw_faces(portrait_faces: Sequence[Face], photo: Tensor, portrait: Portrait | None) -> Tensor:
+    """The picture with its faces numbered, and where a portrait is given its crop, and the crop with its landmarks.
+
+    [3, H, W] uint8 RGB.
+    """
+    import cv2
+
+    picture = np.ascontiguousarray(photo.permute(1, 2, 0).numpy())
+    unit = max(photo.shape[1:]) / 512
+    thick = max(1, round(2 * unit))
+    for number, face in enumerate(portrait_faces, 1):
+        x0, y0, x1, y1 = (round(v) for v in face.box)
+        cv2.rectangle(picture, (x0, y0), (x1, y1), (255, 220, 0), thick)
+        place = (x0 + 2 * thick, y0 + round(24 * unit))
+        cv2.putText(picture, str(number), place, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * unit, (255, 220, 0), thick)
+    if portrait is None:
+        return torch.from_numpy(picture).permute(2, 0, 1)
+    crop = portrait.crop
+    corners = (crop.x, crop.y), (crop.x + crop.side - 1, crop.y + crop.side - 1)
+    cv2.rectangle(picture, *corners, (0, 220, 255), thick)
+    shown = torch.from_numpy(picture).permute(2, 0, 1)
+    head = portrait.support.frames[0]
+    lines = draw_landmarks(portrait.landmarks.points[0], *portrait.support.size)
+    head = torch.where(lines.amax(0) > 0, lines, head)
+    height = shown.shape[1]
+    beside = tvf.resize(head, [height, height], antialias=True)
+    return torch.cat([shown, beside], 2)
+
+
+def _in_photo(boxes: Boxes, across: float, down: float) -> Boxes:
+    """[n, 4]: boxes of the shrunk picture in pixels of the whole one."""
+    scaled: Boxes = (boxes[:, :4] * np.array([across, down, across, down])).astype(np.float32)
+    return scaled
+
+
+@cache
+def _detector(name: DetectorName) -> PictureDetector:
+    return load_picture_detector(name, doubtful=True)
+
+
+@cache
+def _landmarker() -> PictureLandmarker:
+    return load_picture_landmarker("dlib")

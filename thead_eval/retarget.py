@@ -1,6 +1,6 @@
 """One person's motion on another's face: landmarks that keep the source's shape and take the driver's movement."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,22 +8,43 @@ from torch import Tensor
 from thead_eval.errors import NoFaceFound
 from thead_eval.types import NUM_POINTS, Landmarks
 
+Motion = Literal["all", "expression", "head"]
+
 STABLE = [*range(27, 36), 36, 39, 42, 45]  # nose and corners of the eyes: they move with the skull alone
+LIDS = ([37, 38, 43, 44], [41, 40, 47, 46])  # upper, lower
+LIPS = ([61, 62, 63], [67, 66, 65])  # their inner edges
+
+# How far each point lies towards the viewer, in distances of the outer eye corners: the mean of 200 procedural heads
+# (`synthetic.make_head(n).points[:, 2]`).
+DEPTHS = [-0.72, -0.51, -0.38, -0.26, -0.14, -0.02, 0.08, 0.16, 0.2]  # the oval from the left to the chin
+DEPTHS += DEPTHS[-2::-1]
+DEPTHS += [-0.05, 0.06, 0.13, 0.17, 0.19, 0.19, 0.17, 0.13, 0.06, -0.05]  # brows
+DEPTHS += [0.16, 0.23, 0.31, 0.37, 0.19, 0.25, 0.28, 0.25, 0.19]  # nose
+DEPTHS += [0.0, 0.07, 0.09, 0.06, 0.08, 0.06, 0.06, 0.09, 0.07, 0.0, 0.06, 0.08]  # eyes
+DEPTHS += [0.1, 0.18, 0.23, 0.24, 0.23, 0.18, 0.1, 0.16, 0.21, 0.23, 0.21, 0.16]  # lips, outer edge
+DEPTHS += [0.11, 0.2, 0.21, 0.2, 0.11, 0.2, 0.21, 0.2]  # inner edge
+# By how much each point of the oval shows expression. Its sides are where the head ends as it is seen, so that they
+# slide over the skin as it turns; all other points show it fully.
+OVAL = [0.0, 0.0, 0.0, 0.0, 0.33, 0.67, 1.0, 1.0, 1.0, 1.0, 1.0, 0.67, 0.33, 0.0, 0.0, 0.0, 0.0]
 
 
-def relative_motion(driving: Landmarks, source_points: Tensor, neutral: int | None = None) -> Landmarks:
+def relative_motion(
+    driving: Landmarks, source_points: Tensor, neutral: int | None = None, motion: Motion = "all"
+) -> Landmarks:
     """The driver's movement since its neutral frame, applied to the source's points [68, 2], in the source's pixels.
 
     Both neutral faces are brought together by a similarity, so where the driver's camera stood, how near and how
     tilted, has no effect (Procrustes on all points: a ratio of eye distances would change with the yaw of either).
-    Then each frame moves the source's points as a whole by the driver's head motion, a similarity of its nose and
-    eyes, and adds what is left (expression, turns of the head) point by point. At the neutral frame the result is
-    `source_points`.
+    Then each frame moves the source's points as a whole by the driver's head motion in the picture's plane, a
+    similarity of its nose and eyes, and adds point by point what is left: turns of the head out of that plane, and
+    expression. Eyes close as far as the driver's do, in parts of their own opening, and lips do not pass through
+    each other. At the neutral frame the result is `source_points`.
 
     Args:
         driving: Rows without a face stay so.
         source_points: A face at rest, best seen from the front.
         neutral: The driver's frame at rest; None looks for it, see `find_neutral`.
+        motion: Of expression and head only one, or both.
 
     Raises:
         NoFaceFound: no driving row, the neutral one, or the source has no landmarks.
@@ -42,9 +63,58 @@ def relative_motion(driving: Landmarks, source_points: Tensor, neutral: int | No
     moving = _fit(moving[index : index + 1], source).apply(moving)  # in the source's pixels
     rest = moving[index : index + 1]
     head = _fit(rest[:, STABLE], moving[:, STABLE])
-    result = head.apply(source) + (moving - head.apply(rest))
+    beyond = moving - head.apply(rest)  # [T, 68] what no similarity explains: turns of the head, and expression
+    expression = torch.tensor(OVAL + [1.0] * 51) * (moving - _turn_head(rest, moving))
+    if motion == "all":
+        result = head.apply(source) + beyond
+    elif motion == "head":
+        result = head.apply(source) + beyond - expression
+    else:
+        result = source + expression / head.turn
+    if motion != "head":
+        tilt = head.turn if motion == "all" else torch.ones_like(head.turn)
+        _close_eyes(result, source, moving / head.turn, rest, tilt)
+        _part_lips(result, source, tilt)
     points = torch.view_as_real(result).float()
     return Landmarks(points.where(driving.found[:, None, None], torch.nan), driving.found)
+
+
+def _turn_head(rest: Tensor, moving: Tensor) -> Tensor:
+    """The resting face [1, 68] as a rigid body in each frame's pose [T, 68]: turned, scaled and shifted, no more.
+
+    A scaled orthographic camera through the stable points, whose depths are a mean head's.
+    """
+    flat = torch.view_as_real(rest)[0]  # [68, 2]
+    size = (flat[36] - flat[45]).norm()
+    body = torch.cat([flat, size * torch.tensor(DEPTHS)[:, None]], 1)  # [68, 3]
+    centre = body[STABLE].mean(0)
+    target = torch.view_as_real(moving)[:, STABLE]  # [T, 13, 2]
+    middle = target.nan_to_num().mean(1, keepdim=True)
+    spread = (body[STABLE] - centre).expand(len(target), -1, -1)
+    camera = torch.linalg.lstsq(spread, target.nan_to_num() - middle).solution.mT  # [T, 2, 3]
+    u, s, v = torch.linalg.svd(camera, full_matrices=False)
+    camera = s.mean(-1)[:, None, None] * (u @ v)  # the nearest with rows of one length at a right angle
+    return _complex((body - centre) @ camera.mT + middle)
+
+
+def _close_eyes(result: Tensor, source: Tensor, moving: Tensor, rest: Tensor, tilt: Tensor) -> None:
+    """Put the upper lids where the source's eyes are open by the same part as the driver's; `result` changes.
+
+    Added point by point, a blink of wide eyes would turn narrow ones inside out.
+    """
+    upper, lower = LIDS
+    part = (moving[:, upper] - moving[:, lower]) / (rest[:, upper] - rest[:, lower])  # [T, 4]
+    result[:, upper] = result[:, lower] + tilt * part * (source[:, upper] - source[:, lower])
+
+
+def _part_lips(result: Tensor, source: Tensor, tilt: Tensor) -> None:
+    """Bring inner lips that have passed through each other back to where they met; `result` changes."""
+    upper, lower = LIPS
+    down = tilt * (source[:, 8:9] - source[:, 27:28])  # [T, 1] from the nose's root to the chin
+    down = down / down.abs()
+    overlap = (-((result[:, lower] - result[:, upper]) * down.conj()).real).clamp_min(0)  # [T, 3]
+    result[:, upper] -= overlap / 2 * down
+    result[:, lower] += overlap / 2 * down
 
 
 def find_neutral(driving: Landmarks) -> int:

@@ -189,11 +189,17 @@ def make_motion(identity_seed: int, seed: int, frames: int, fps: float) -> list[
     ]
 
 
+def pose_points(head: Head, pose: Pose, size: int = 256) -> Array:
+    """The 68 points [68, 2] in pixels, without the painting, which takes most of the time."""
+    view = _View(pose, size)
+    shape = _express(head.points, pose)
+    return np.concatenate([view.outline(shape[:17]), view.project(shape[17:])])
+
+
 def render_head(head: Head, scene: Scene, pose: Pose, size: int = 256) -> tuple[Picture, Array]:
     """A frame [size, size, 3] uint8 RGB and its 68 points [68, 2] in pixels."""
     view = _View(pose, size)
-    shape = _express(head.points, pose)
-    points = np.concatenate([view.outline(shape[:17]), view.project(shape[17:])])
+    points = pose_points(head, pose, size)
     paint = _Painting(scene.background, size, view.unit)
     width, temple = head.points[16, 0], head.points[16, 1]
 

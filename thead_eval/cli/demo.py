@@ -105,16 +105,16 @@ def _score_portraits(dataset: Path, out: Path, seed: int, progress: "Progress") 
         pairs = []
         for done, (name, photo) in enumerate(photos.items()):
             progress("portraits", done, len(photos))
-            support, landmarks = crop_portrait(read_image(photo), name, driver.info.size)
-            motion = relative_motion(driving, landmarks.points[0])
-            fake = generator.adapt(support, landmarks).animate(motion, 25.0)
+            portrait = crop_portrait(read_image(photo), name, driver.info.size)
+            motion = relative_motion(driving, portrait.landmarks.points[0])
+            fake = generator.adapt(portrait.support, portrait.landmarks).animate(motion, 25.0)
             video = out / f"{name.replace(' ', '-').lower()}.mp4"
             write_clip(video, label_synthetic(fake), synthetic="warp")
             videos.append(video)
             for path in (run.real(name), run.clip("warp", "1", name)):
                 path.parent.mkdir(parents=True, exist_ok=True)
             judged = range(0, len(fake), max(1, len(fake) // SCORED_FRAMES))
-            still = Clip(name, support.frames.expand(len(judged), -1, -1, -1), fake.fps)
+            still = Clip(name, portrait.support.frames.expand(len(judged), -1, -1, -1), fake.fps)
             write_clip(run.real(name), still, lossless=True)
             write_clip(run.clip("warp", "1", name), fake.take(judged), lossless=True, synthetic="warp")
             real = RealClip("real", name, name, run.real(name))

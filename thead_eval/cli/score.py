@@ -9,26 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from thead_eval.cli.options import check_device, numbers, refuse
 from thead_eval.errors import ConfigError
 
 if TYPE_CHECKING:
     from thead_eval.results import Failure, Measurement
 
 
-def _numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(sorted({int(part) for part in value.split(",")}))
-    except ValueError:
-        raise click.BadParameter(f"'{value}' is not a list of numbers such as 1,8,32") from None
-    if numbers[0] < 1:
-        raise click.BadParameter(f"'{value}': each must be 1 or more")
-    return numbers
-
-
 @click.command(short_help="Fakes against real frames: FID, SSIM, CSIM, landmarks.")
 @click.option("--data", type=click.Path(path_type=str), help="A prepared dataset (see 'theval prepare').")
 @click.option("--generator", "generators", multiple=True, help="By name; again for each more. Default: copy and warp.")
-@click.option("--shots", default="1,8,32", show_default=True, callback=_numbers, help="Support frames to adapt on.")
+@click.option("--shots", default="1,8,32", show_default=True, callback=numbers, help="Support frames to adapt on.")
 @click.option("--split", type=click.Choice(["train", "val", "test", "all"]), default="test", show_default=True)
 @click.option("--identities", type=click.IntRange(1), help="Only the first so many people. Default: all of the split.")
 @click.option("--min-frames", type=click.IntRange(0), default=0, help="Leave out shorter clips.")
@@ -92,13 +83,13 @@ def command(
     if data and fakes:
         raise ConfigError("--data makes fakes and --fakes reads them; name one of the two")
     if not data:
-        _refuse(ctx, ("generators", "shots", "split", "identities", "min_frames", "cross_clip"), "--data")
+        refuse(ctx, ("generators", "shots", "split", "identities", "min_frames", "cross_clip"), "--data")
     if not data and not fakes:
-        _refuse(ctx, ("seed",), "--data or --fakes")
+        refuse(ctx, ("seed",), "--data or --fakes")
     names = tuple(plugins.available("metric")) if metrics == "all" else tuple(metrics.split(","))
     for name in names:
         plugins.load("metric", name)
-    _check_device(device)
+    check_device(device)
     workers = workers or _workers(device)
     earlier: dict[str, Any] = {}  # the settings of a run that is continued, to which this command adds
     if out and (out / "run.json").exists():
@@ -148,27 +139,9 @@ def command(
         _print_table(outcome.measurements, outcome.failures, out)
 
 
-def _refuse(ctx: click.Context, names: tuple[str, ...], needed: str) -> None:
-    """An option that would be ignored is an error."""
-    for parameter in ctx.command.params:
-        given = ctx.get_parameter_source(str(parameter.name)) == click.core.ParameterSource.COMMANDLINE
-        if parameter.name in names and given:
-            raise ConfigError(f"{parameter.opts[0]} means something only with {needed}; leave it out, or name those")
-
-
 def _workers(device: str) -> int:
     """A process per core; one where the networks are on an accelerator, which does not share well."""
     return len(os.sched_getaffinity(0)) if device == "cpu" else 1
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"--device {device} cannot be used here ({reason}); 'theval doctor' shows what can") from None
 
 
 def _print_table(measurements: list["Measurement"], failures: list["Failure"], run: Path) -> None:

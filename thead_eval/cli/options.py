@@ -1,0 +1,43 @@
+"""What the options of several verbs mean."""
+
+import click
+
+from thead_eval.errors import ConfigError
+
+
+def numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """'1,8,32' as numbers in their order, each once."""
+    try:
+        parts = tuple(sorted({int(part) for part in value.split(",")}))
+    except ValueError:
+        raise click.BadParameter(f"'{value}' is not a list of numbers such as 1,8,32") from None
+    if parts[0] < 1:
+        raise click.BadParameter(f"'{value}': each must be 1 or more")
+    return parts
+
+
+def refuse(ctx: click.Context, names: tuple[str, ...], needed: str) -> None:
+    """An option that would be ignored is an error.
+
+    Raises:
+        ConfigError: one of these was given.
+    """
+    for parameter in ctx.command.params:
+        given = ctx.get_parameter_source(str(parameter.name)) == click.core.ParameterSource.COMMANDLINE
+        if parameter.name in names and given:
+            raise ConfigError(f"{parameter.opts[0]} means something only with {needed}; leave it out, or name those")
+
+
+def check_device(device: str) -> None:
+    """Whether networks can run there.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device {device} cannot be used here ({reason}); 'theval doctor' shows what can") from None
