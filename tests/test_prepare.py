@@ -450,7 +450,7 @@ def test_command_prints_every_outcome(videos: Path, prepared: Path) -> None:
     code, printed, told = invoke(videos, prepared, *options)
     assert code == 0 and "9 clips, 144 frames" in printed
     assert told.startswith(
-        "Layout flat (each file is its own person): 14 videos of 14 people: blank, collins, cut, ..."
+        "Layout flat (each file is its own person): 14 videos of 14 people: blank, collins, cut and 11 more."
     )
     for outcome, count in (("prepared", 7), ("unreadable", 3), ("no face", 1), ("face lost", 1), ("too short", 2)):
         assert any(outcome in line and f" {count} " in line for line in printed.splitlines())

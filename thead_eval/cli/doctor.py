@@ -227,7 +227,7 @@ def show(findings: Findings) -> None:
     click.echo(f"  Python {findings.python} on {findings.platform}")
     versions = [f"{name} {installed or 'MISSING'}" for name, installed in findings.packages.items()]
     click.echo(click.wrap_text(", ".join(versions), 100, "  ", "  "))
-    click.echo(f"  CPU: {findings.cpu_threads} threads on {findings.cpu_cores} cores; CUDA: {names_of(findings.cuda)}")
+    click.echo(f"  CPU cores: {findings.cpu_cores}, threads: {findings.cpu_threads}; CUDA: {names_of(findings.cuda)}")
     click.echo(f"  codecs: {names_of([name for name, there in findings.codecs.items() if there])}")
     click.echo(f"  weights: {findings.weights_folder}\n")
 

@@ -132,7 +132,7 @@ def command(
 def _told(found: "Survey") -> str:
     """'Layout folders (each folder is a person): 5 videos of 2 people: anna, ben.'"""
     people, videos = found.people, len(found.sources)
-    named = ", ".join(people[:3]) + (", ..." if len(people) > 3 else "")
+    named = ", ".join(people[:3]) + (f" and {len(people) - 3} more" if len(people) > 3 else "")
     left = f" Not taken: {found.left_out} videos that do not lie where this layout has them." if found.left_out else ""
     how = "Manifest" if found.layout == "manifest" else f"Layout {found.layout}"
     return (

@@ -169,9 +169,13 @@ def _print_table(measurements: list["Measurement"], failures: list["Failure"], r
         table.add_section()
     console.print(table)
     for calibration in (m for m in measurements if "pair" in m.labels and m.value is not None):
-        console.print(f"{calibration.metric}: {calibration.labels['pair']} score {calibration.value:.3f} here")
-    for note in dict.fromkeys(f"{m.metric}: {m.note}" for m in judged if m.note):
-        console.print(note, style="yellow", highlight=False, markup=False)
+        console.print(f"{calibration.metric} of real frames: {calibration.labels['pair']} {calibration.value:.3f}")
+    notes: dict[str, list[str]] = {}
+    for m in judged:
+        if m.note:
+            notes.setdefault(m.note, []).append(m.metric)
+    for note, metrics in notes.items():
+        console.print(f"{', '.join(dict.fromkeys(metrics))}: {note}", style="yellow", highlight=False, markup=False)
     worst = max(judged, key=lambda m: m.n_failed, default=None)
     if worst and worst.n_failed:
         console.print(f"frames that could not be judged: up to {worst.n_failed} ({worst.metric})", style="yellow")
