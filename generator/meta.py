@@ -92,6 +92,7 @@ class MetaConfig:
     # Losses of E and G, and their weights.
     content_networks: tuple[str, ...] = ("vgg19", "vggface")  # each with its own weights of layers
     content: float = 1.0
+    content_crop: int | None = None  # the content networks see a random square of this side; None: the whole frame
     adversarial: float = 1.0
     feature_matching: float = 10.0
     match: float = 10.0
@@ -114,6 +115,9 @@ class MetaConfig:
         for name in ("batch", "embed", "workers", "steps", "d_steps", "log_every", "save_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"meta {name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("lr", "d_lr", "eps"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"meta {name} is {getattr(self, name)}; it must be above 0")
         fewest, most = self.shots
         if not 1 <= fewest <= most:
             raise ConfigError(f"meta shots are {fewest} to {most}; choose two numbers from 1, the smaller first")
@@ -264,10 +268,13 @@ def update(
     content: losses.ContentLoss,
     fabric: Fabric,
     nets: "Wrapped",
-) -> dict[str, Tensor]:
-    """One step: E and G, then D and W, each from a loss and a backward pass of its own.
+) -> dict[str, float]:
+    """One step: E and G, then D and W, each from a loss and a backward pass of its own; what each loss was.
 
     One sum for both, as some re-implementations have it, is what turns pictures black.
+
+    Raises:
+        TrainingFailed: a loss is not a number; no weights were changed by it.
     """
     meta, config = recipe.meta, recipe.network
     x, y = to_network(batch.x), to_network(batch.y)
@@ -277,20 +284,14 @@ def update(
     # E and G.
     e_hat, output = nets.EG(batch)
     with fabric.autocast():
-        parts = {"content": meta.content * content(output.frame, x)}
-    if meta.l1:
-        parts["l1"] = meta.l1 * (output.frame - x).abs().mean()
+        parts = {"content": meta.content * content(*square(output.frame, x, state.step, meta))}
+    parts["l1"] = meta.l1 * (output.frame - x).abs().mean()
     if output.masks is not None and output.flow is not None:
-        if meta.rgb:
-            parts["rgb"] = meta.rgb * (output.rgb - x).abs().mean()
-        if meta.mask:
-            parts["mask"] = meta.mask * output.masks[:, -1].mean()
-        if meta.flow:
-            rough = output.flow.diff(dim=-1).abs().mean() + output.flow.diff(dim=-2).abs().mean()
-            parts["flow"] = meta.flow * rough
-    real = view(x, y, config, corners)
-    fake = view(output.frame, y, config, corners)
+        parts["rgb"] = meta.rgb * (output.rgb - x).abs().mean()
+        parts["mask"] = meta.mask * output.masks[:, -1].mean()
+        parts["flow"] = meta.flow * (output.flow.diff(dim=-1).abs().mean() + output.flow.diff(dim=-2).abs().mean())
     if adversarial:
+        real, fake = view(x, y, config, corners), view(output.frame, y, config, corners)
         state.D.requires_grad_(False)
         w = state.W(batch.clips).detach()  # [B, N]
         with fabric.autocast():
@@ -303,6 +304,7 @@ def update(
         )
         parts["match"] = grown * meta.match * losses.match_loss(e_hat, w)
         state.D.requires_grad_(True)
+    told = _finite(parts, state.step)
     state.optimizer.zero_grad()
     fabric.backward(torch.stack(list(parts.values())).sum())
     state.optimizer.step()
@@ -313,14 +315,14 @@ def update(
         for _ in range(meta.d_steps):
             r, _ = nets.D(*both, state.W(batch.clips).repeat(2, 1))
             r_real, r_fake = r.chunk(2)
-            parts["discriminator"] = losses.discriminator_loss(r_real, r_fake)
+            loss = losses.discriminator_loss(r_real, r_fake)
+            told |= _finite({"discriminator": loss, "r_real": r_real.mean(), "r_fake": r_fake.mean()}, state.step)
             state.d_optimizer.zero_grad()
             state.w_optimizer.zero_grad()
-            fabric.backward(parts["discriminator"])
+            fabric.backward(loss)
             _share_rows(state.W, fabric)
             state.d_optimizer.step()
             state.w_optimizer.step()  # type: ignore[no-untyped-call]
-        parts["r_real"], parts["r_fake"] = r_real.mean(), r_fake.mean()
 
     # Update the averages; in the beginning they follow faster.
     state.step += 1
@@ -329,7 +331,29 @@ def update(
         torch._foreach_lerp_(list(state.average.parameters()), list(state.EG.parameters()), 1 - decay)
         for averaged, buffer in zip(state.average.buffers(), state.EG.buffers(), strict=True):
             averaged.copy_(buffer)
-    return {name: part.detach() for name, part in parts.items()}
+    return told
+
+
+def _finite(parts: Mapping[str, Tensor], step: int) -> dict[str, float]:
+    """Their values. Looked at before the backward pass: that of a warp with NaN in its grid ends the process.
+
+    Raises:
+        TrainingFailed: one is not a number.
+    """
+    values = dict(zip(parts, torch.stack(list(parts.values())).tolist(), strict=True))
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise TrainingFailed(f"step {step + 1}: the loss '{name}' is {value}; start again with a smaller lr")
+    return values
+
+
+def square(fake: Tensor, real: Tensor, step: int, meta: MetaConfig) -> tuple[Tensor, Tensor]:
+    """The square [B, 3, c, c] of both that the content networks see in this step."""
+    c, side = meta.content_crop, fake.shape[-1]
+    if c is None or c >= side:
+        return fake, real
+    i, j = np.random.default_rng([meta.seed, 3, step]).integers(0, side - c + 1, 2)
+    return fake[..., i : i + c, j : j + c], real[..., i : i + c, j : j + c]
 
 
 class Wrapped(NamedTuple):
@@ -641,6 +665,10 @@ class Journal:
                 self.board.add_scalar(name, value, step)
             self.board.flush()
 
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
+
 
 def _open_tensorboard(path: Path, step: int) -> Any:  # Any: an optional package
     try:
@@ -722,7 +750,8 @@ def train(
         journal = Journal(out, state.step)
         exam = prepare_exam(dataset, recipe, device)
         control = judge(exam, render_control)
-        journal.write(state.step, {f"{CONTROL}/{name}": value for name, value in control.items()})
+        if state.step == 0:
+            journal.write(0, {f"{CONTROL}/{name}": value for name, value in control.items()})
     share = meta.batch // fabric.world_size
 
     def make(step: int) -> Batch:
@@ -733,17 +762,14 @@ def train(
         ]
         return read_batch(footage, episodes, config, meta.embed)
 
+    if hours is not None and state.seconds >= 3600 * hours:
+        return Ending(state.step, state.seconds, None, state.best, state.best_step)
     sums, counted, stop, begin = dict[str, float](), 0, 0, time.monotonic() - state.seconds
     with caught_signals() as caught:
         for batch in read_ahead(make, state.step, meta.steps, meta.workers):
             corners = draw_corners(recipe, state.step, fabric)
             parts = update(state, batch.to(device), corners, recipe, content, fabric, nets)
-            for name, part in parts.items():
-                value = part.item()
-                if not math.isfinite(value):
-                    raise TrainingFailed(
-                        f"step {state.step}: the loss '{name}' is {value}; start again with a smaller lr"
-                    )
+            for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value
             counted += 1
             state.seconds = time.monotonic() - begin
@@ -781,6 +807,8 @@ def train(
                 save_state(last, state, recipe, dataset)
             if stop:
                 break
+    if leads:
+        journal.close()
     return Ending(state.step, state.seconds, stop if stop > 0 else None, state.best, state.best_step)
 
 
@@ -940,8 +968,7 @@ def plan(recipe: Recipe, dataset: Dataset, fabric: Fabric, hours: float | None =
         numbers = range(step * meta.batch, (step + 1) * meta.batch)
         episodes = [draw_episode(footage, meta.seed, n, meta.shots, recipe.augmentation) for n in numbers]
         batch = read_batch(footage, episodes, recipe.network, meta.embed).to(device)
-        parts = update(state, batch, draw_corners(recipe, step, fabric), recipe, content, fabric, nets)
-        parts["content"].item()  # waits for the device
+        update(state, batch, draw_corners(recipe, step, fabric), recipe, content, fabric, nets)
         seconds.append(time.monotonic() - begin)
     each = sum(seconds[1:]) / 2
     steps = meta.steps if hours is None else min(meta.steps, round(3600 * hours / each))
