@@ -32,8 +32,10 @@ def grids(support_points: Tensor, driving_points: Tensor, chosen: Tensor, config
     """
     T, C = chosen.shape
     side = (config.output_size, config.output_size)
-    bent = spline_nodes(support_points[chosen[:, : max(C - 1, 1)]], driving_points, side)  # [T, C - 1, 2, rows, columns]
-    found = fill_between(bent.flatten(0, 1), side).unflatten(0, bent.shape[:2]).permute(0, 1, 3, 4, 2)
+    bent = spline_nodes(
+        support_points[chosen[:, : max(C - 1, 1)]], driving_points, side
+    )  # [T, C - 1, 2, rows, columns]
+    found = fill_between(bent.flatten(0, 1), side).reshape(T, -1, 2, *side).permute(0, 1, 3, 4, 2)
     if C == 1:
         return found
     still = F.affine_grid(torch.eye(2, 3, device=found.device)[None], [1, 1, *side], align_corners=True)

@@ -5,7 +5,7 @@ Pictures are float -1..1 [B, 3, H, W]; `y` is a picture of drawn landmarks in th
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -152,10 +152,8 @@ class Generator(nn.Module):
             if hybrid and side == config.size // 4:
                 # Coarse and smooth: a flow at full size frayed hair and contours.
                 adaptive.append(flow_norm := AdaptiveNorm(width))
-                self.flow_norm, self.to_flow = (
-                    flow_norm,
-                    _near_zero(nn.Conv2d(width, 2 * config.candidates, 3, padding=1)),
-                )
+                self.flow_norm = flow_norm
+                self.to_flow = _near_zero(width, [0.0] * (2 * config.candidates))
             before = width
 
         factor = config.output_size // config.size
@@ -164,9 +162,7 @@ class Generator(nn.Module):
         self.to_rgb = spectral_norm(nn.Conv2d(before, 3 * factor**2, 3, padding=1))
         self.shuffle = nn.PixelShuffle(factor)
         if hybrid:
-            self.to_masks = _near_zero(nn.Conv2d(before, config.candidates + 1, 3, padding=1))
-            with torch.no_grad():
-                self.to_masks.bias.copy_(torch.tensor([FIRST, *[OTHERS] * (config.candidates - 1), RGB]))
+            self.to_masks = _near_zero(before, [FIRST, *[OTHERS] * (config.candidates - 1), RGB])
 
         self.affine_sizes = [module.affine_size for module in adaptive]
         self.affine_size = sum(self.affine_sizes)  # A
@@ -181,7 +177,7 @@ class Generator(nn.Module):
         Hybrid: `sources` [B, C, 3, O, O] are the support frames on offer, and `grids` [B, C, O, O, 2] float32 say where
         in each of them a pixel lies, as `grid_sample` wants it with align_corners=True.
         """
-        psi = iter(psi_hat.split(self.affine_sizes, 1))
+        psi = iter(torch.split(psi_hat, self.affine_sizes, 1))
         out = y
         if self.config.output == "hybrid":
             assert sources is not None and grids is not None, "the hybrid output needs sources and grids"
@@ -200,7 +196,8 @@ class Generator(nn.Module):
         rgb = torch.tanh(self.shuffle(self.to_rgb(out)).float())  # [B, 3, O, O]
         if flow is None or sources is None or grids is None:
             return Output(rgb, rgb, None, None)
-        flow = MAX_SHIFT * torch.tanh(flow.float()).unflatten(1, (-1, 2))  # [B, C, 2, S / 4, S / 4]
+        flow = MAX_SHIFT * torch.tanh(flow.float())
+        flow = flow.view(len(y), -1, 2, *flow.shape[-2:])  # [B, C, 2, S / 4, S / 4]
         masks = self.to_masks(out).float().softmax(1)  # [B, C + 1, S, S]
         return Output(blend(sources, grids, flow, masks, rgb), rgb, masks, flow)
 
@@ -242,7 +239,7 @@ def view(x: Tensor, y: Tensor, config: NetworkConfig, corners: Tensor | None = N
         return View(x if config.output_size == config.size else F.avg_pool2d(x, 2), y)
     room = config.output_size - config.crop
     places = [(room // 2, room // 2)] * len(x) if corners is None else [(int(a), int(b)) for a, b in corners]
-    grown = F.interpolate(y, size=x.shape[-2:], mode="bilinear")  # [B, 3, O, O]
+    grown = _enlarge(y, config.output_size)
     both = torch.cat([x, grown.to(x.dtype)], 1)
     cut = torch.stack([p[:, i : i + config.crop, j : j + config.crop] for p, (i, j) in zip(both, places, strict=True)])
     return View(cut[:, :3], cut[:, 3:])
@@ -250,12 +247,12 @@ def view(x: Tensor, y: Tensor, config: NetworkConfig, corners: Tensor | None = N
 
 def blend(sources: Tensor, grids: Tensor, flow: Tensor, masks: Tensor, rgb: Tensor) -> Tensor:
     """The hybrid frame [B, 3, O, O]: each source sampled where grid + flow says, and rgb, weighed by the masks."""
-    B, C, _, O, _ = sources.shape
+    O = sources.shape[-1]
     with torch.autocast(sources.device.type, enabled=False):
-        moved = grids + _resize(flow.flatten(0, 1), O).unflatten(0, (B, C)).permute(0, 1, 3, 4, 2)
-        warped = _sample(sources, moved, align_corners=True)  # [B, C, 3, O, O]
-        parts = torch.cat([warped, rgb[:, None]], 1)
-        return (parts * _resize(masks, O)[:, :, None]).sum(1)
+        shift = _enlarge(flow, O).permute(0, 1, 3, 4, 2)  # [B, C, O, O, 2]
+        warped = _sample(sources, grids + shift, align_corners=True)  # [B, C, 3, O, O]
+        m = _enlarge(masks, O)[:, :, None]  # [B, C + 1, 1, O, O]
+        return (m[:, :-1] * warped).sum(1) + m[:, -1] * rgb
 
 
 # What the three are made of.
@@ -292,16 +289,18 @@ class ResidualBlock(nn.Module):
 
     def affine_start(self) -> Tensor:
         """Where its part of psi_hat starts: scales 1, shifts 0."""
-        return torch.cat([norm.affine_start() for norm in (self.norm_1, self.norm_2)])
+        return torch.cat([n.affine_start() for n in (self.norm_1, self.norm_2) if isinstance(n, AdaptiveNorm)])
 
     def forward(self, x: Tensor, psi: Tensor | None = None) -> Tensor:
         """x [B, before, H, W] to [B, after, ...]; psi [B or 1, affine_size] where the norm is adaptive."""
-        parts = (None, None) if psi is None else psi.split([self.norm_1.affine_size, self.norm_2.affine_size], 1)
-        out = x if self.first else F.relu(self.norm_1(x, parts[0]))
+        psi_1 = psi_2 = None
+        if psi is not None:
+            psi_1, psi_2 = torch.split(psi, [self.norm_1.affine_size, self.norm_2.affine_size], 1)
+        out = x if self.first else F.relu(self.norm_1(x, psi_1))
         if self.resize == "up":
             out = F.interpolate(out, scale_factor=2, mode="nearest")
         out = self.conv_1(out)
-        out = self.conv_2(F.relu(self.norm_2(out, parts[1])))
+        out = self.conv_2(F.relu(self.norm_2(out, psi_2)))
         # A 1x1 convolution commutes with both ways to resize: the skip does it at the smaller side.
         if self.resize == "down":
             out = F.avg_pool2d(out, 2)
@@ -365,13 +364,13 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         key, query, value = (part(x).flatten(2).mT for part in (self.f, self.g, self.h))  # [B, H * W, ...]
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # [B, H * W, C]
-        return x + self.gamma * attended.mT.unflatten(2, x.shape[2:])
+        return x + self.gamma * attended.mT.reshape(x.shape)
 
 
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x [B, C, H, W] normalised over its positions, times weight, plus bias [B or 1, C]; statistics in float32."""
     if torch.is_grad_enabled():
-        out: Tensor = _InstanceNorm.apply(x, weight, bias)  # type: ignore[no-untyped-call]  # torch's own
+        out: Tensor = _InstanceNorm.apply(x, weight, bias)
         return out
     mean, rstd = _statistics(x)
     return _scaled(x, weight * rstd, bias - weight * rstd * mean)
@@ -422,16 +421,20 @@ def _scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return torch.addcmul(shift.to(x.dtype)[:, :, None, None], x, scale.to(x.dtype)[:, :, None, None])
 
 
-def spectral_norm(layer: nn.Conv2d | nn.Linear) -> nn.Module:
-    """The layer with its weight divided by its largest singular value, by one power iteration a training step."""
-    return parametrizations.spectral_norm(layer, eps=EPS)
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
-def _near_zero(conv: nn.Conv2d) -> nn.Conv2d:
-    """For heads that start silent; without spectral norm, which would undo the small weights."""
+def spectral_norm(layer: Layer) -> Layer:
+    """The layer, its weight from now on divided by its largest singular value: one power iteration a forward."""
+    parametrizations.spectral_norm(layer, eps=EPS)
+    return layer
+
+
+def _near_zero(before: int, start: list[float]) -> nn.Conv2d:
+    """A head that says `start` at first. Without spectral norm, which would undo the small weights."""
+    conv = nn.Conv2d(before, len(start), 3, padding=1)
     nn.init.normal_(conv.weight, std=1e-3)
-    assert conv.bias is not None
-    nn.init.zeros_(conv.bias)
+    conv.bias = nn.Parameter(torch.tensor(start))
     return conv
 
 
@@ -460,11 +463,14 @@ def _pool(x: Tensor) -> Tensor:
 
 def _preview(sources: Tensor, grids: Tensor, size: int) -> Tensor:
     """The candidates as the trunk sees them: sampled at its own size [B, C, 3, S, S]."""
-    B, C, _, O, _ = sources.shape
-    small = F.avg_pool2d(sources.flatten(0, 1), O // size).unflatten(0, (B, C))
-    coarse = F.avg_pool2d(grids.flatten(0, 1).permute(0, 3, 1, 2), O // size).permute(0, 2, 3, 1).unflatten(0, (B, C))
+    B, C, _, _, O = sources.shape
+    coarse = grids.flatten(0, 1).permute(0, 3, 1, 2)  # [B * C, 2, O, O]
+    small = sources.flatten(0, 1)
+    if size < O:  # half: bilinear is the mean of 2 x 2
+        coarse, small = (F.interpolate(x, size=(size, size), mode="bilinear") for x in (coarse, small))
     # The corners of a picture, unlike the centres of its first and last pixel, are the same at both sizes.
-    return _sample(small, coarse * ((O - 1) / O), align_corners=False)
+    places = coarse.permute(0, 2, 3, 1) * ((O - 1) / O)
+    return _sample(small.view(B, C, 3, size, size), places.view(B, C, size, size, 2), align_corners=False)
 
 
 def _sample(sources: Tensor, grids: Tensor, *, align_corners: bool) -> Tensor:
@@ -472,8 +478,16 @@ def _sample(sources: Tensor, grids: Tensor, *, align_corners: bool) -> Tensor:
     with torch.autocast(sources.device.type, enabled=False):
         flat, places = sources.float().flatten(0, 1), grids.float().flatten(0, 1)
         sampled = F.grid_sample(flat, places, mode="bilinear", padding_mode="border", align_corners=align_corners)
-    return sampled.unflatten(0, sources.shape[:2])
+    return sampled.view(*sources.shape[:3], *grids.shape[2:4])
 
 
-def _resize(x: Tensor, side: int) -> Tensor:
-    return x if x.shape[-1] == side else F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+def _enlarge(x: Tensor, side: int) -> Tensor:
+    """[..., h, w] to [..., side, side], bilinear.
+
+    By a matrix for each direction, as the backward pass of `interpolate` takes several times as long on a CPU.
+    """
+    if x.shape[-1] == side:
+        return x
+    identity = torch.eye(x.shape[-1], device=x.device)[None, None]
+    grow = F.interpolate(identity, size=(side, x.shape[-1]), mode="bilinear")[0, 0]  # [side, h]
+    return grow @ (x @ grow.mT)
