@@ -435,9 +435,10 @@ def load_state(path: Path, state: State, recipe: Recipe, dataset: Dataset) -> No
     for section in ("meta", "augmentation"):
         was, now = json.loads(saved.metadata[section]), json.loads(expected[section])
         for key in now:
-            if key not in FREE and was.get(key) != now[key]:
+            # A setting that was not there yet has the value that changes nothing.
+            if key in was and key not in FREE and was[key] != now[key]:
                 raise RunError(
-                    f"'{path}' was trained with {section} {key} = {was.get(key)!r}, not {now[key]!r}; "
+                    f"'{path}' was trained with {section} {key} = {was[key]!r}, not {now[key]!r}; "
                     "give the same settings, or name another folder with -o"
                 )
     for name, network in {
@@ -840,8 +841,8 @@ def caught_signals() -> Iterator[list[int]]:
                 signal.signal(number, catch)
         yield caught
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for caught_number, handler in before.items():
+            signal.signal(caught_number, handler)
 
 
 def open_fabric(device: str, precision: Literal["32-true", "bf16-mixed"]) -> Fabric:

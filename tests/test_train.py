@@ -1,0 +1,149 @@
+"""The command `theval train`: runs, plans, ends by a signal, fails with a sentence, shares work between processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file
+
+from tests.test_meta import dataset  # noqa: F401  # a fixture
+from thead_eval.cli.train import command
+from thead_eval.data import Dataset
+
+THEVAL = Path(sys.executable).with_name("theval")
+TINY = """
+[network]
+size = 32
+output_size = 64
+crop = 32
+channels = 8
+max_channels = 16
+embedding = 16
+down = 3
+residual = 1
+[meta]
+batch = 4
+shots = [1, 4]
+precision = "32-true"
+content_crop = 32
+d_start = 2
+d_ramp = 0
+log_every = 2
+save_every = 3
+validate_every = 100
+validation_people = 2
+validation_shots = [1]
+validation_frames = 1
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    file = tmp_path / "tiny.toml"
+    file.write_text(TINY)
+    return file
+
+
+def theval_train(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(command, [str(a) for a in arguments])
+
+
+def test_a_training_from_the_command_line(dataset: Dataset, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "run"
+    common = ("--data", dataset.path, "-o", out, "--config", tiny, "--device", "cpu", "--json")
+    made = theval_train(*common, "--steps", "3", "--K", "1,2", "--seed", "4")
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout)["step"] == 3
+    training = json.loads((out / "training.json").read_text())
+    assert training["recipe"]["meta"]["shots"] == [1, 2] and training["recipe"]["meta"]["seed"] == 4
+    assert training["dataset"]["sha256"] == dataset.sha256 and "torch" in training["packages"]
+    assert "score" in made.stderr and "content" in made.stderr
+    made = theval_train(*common, "--steps", "4", "--K", "1,2", "--seed", "4", "--resume")
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout)["step"] == 4
+    assert "continuing at step 3" in made.stderr
+
+
+def test_a_dry_run_prints_the_plan_and_keeps_nothing(dataset: Dataset, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "run"
+    made = theval_train("--data", dataset.path, "-o", out, "--config", tiny, "--steps", "50", "--dry-run")
+    assert made.exit_code == 0, made.output
+    assert [line.split()[0] for line in made.stdout.splitlines()] == (
+        ["people", "parameters", "steps", "samples", "a", "hours", "memory"]
+    )
+    assert "4 to learn from, 4 clips; 2 to validate on" in made.stdout
+    assert "200, 50.0 of each person" in made.stdout
+    assert not out.exists()
+
+
+def test_a_training_that_diverges_exits_1(dataset: Dataset, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+    tiny.write_text(TINY + "lr = 1e30\n")
+    made = theval_train("--data", dataset.path, "-o", tmp_path / "run", "--config", tiny, "--steps", "9")
+    assert made.exit_code == 1
+    assert "Error: step" in made.stderr and "start again with a smaller lr" in made.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (("--K", "many"), "'many' is not a number such as 8, or two such as 1,32"),
+        (("--K", "1,2,3"), "'1,2,3' is not a number"),
+        (("--hours", "0"), "0 is not in the range"),
+    ],
+)
+def test_a_wrong_option_is_named(tmp_path: Path, option: tuple[str, str], says: str) -> None:
+    made = theval_train("--data", tmp_path, "-o", tmp_path / "run", *option)
+    assert made.exit_code == 2 and says in " ".join(made.output.split())
+
+
+def test_help_imports_no_torch() -> None:
+    code = "import sys; from thead_eval.cli.train import command; command(['--help'], standalone_mode=False); "
+    code += "sys.exit('torch' in sys.modules)"
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert "--resume" in made.stdout
+
+
+def test_a_signal_saves_and_ends(dataset: Dataset, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "run"
+    arguments = [THEVAL, "train", "--data", dataset.path, "-o", out, "--config", tiny, "--device", "cpu"]
+    process = subprocess.Popen(list(map(str, arguments)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    begin = time.monotonic()
+    while not (out / "last.safetensors").exists():  # the save of step 3
+        assert process.poll() is None and time.monotonic() - begin < 120, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143, stderr
+    assert "stopped and saved; the same command with --resume continues" in stderr
+    assert stdout.startswith("step ")
+
+
+def test_two_processes_make_the_steps_of_one(dataset: Dataset, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+    arguments = ["--data", dataset.path, "--config", str(tiny), "--device", "cpu", "--steps", "4"]
+    command_line = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"),
+        *(str(THEVAL), "train", *arguments, "-o", str(tmp_path / "two")),
+    ]
+    made = subprocess.run(
+        command_line, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert made.returncode == 0, made.stderr
+    one = theval_train(*arguments, "-o", tmp_path / "one")
+    assert one.exit_code == 0, one.output
+    alone, shared = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
+    assert alone.keys() == shared.keys()
+    for name in alone:
+        # The same samples and, but for the order of sums, the same mean gradients; Adam enlarges the difference where
+        # a gradient is almost 0.
+        difference = (alone[name].float() - shared[name].float()).abs()
+        assert difference.mean() <= 1e-3 * alone[name].float().abs().mean() + 1e-6, name
+    assert alone["W.weight"].shape == (4, 16)
+    assert torch.equal(alone["w_optimizer.0.step"], shared["w_optimizer.0.step"])
