@@ -1,5 +1,7 @@
 """Video and image files: round trips, what damaged files say, and the shapes that files come in."""
 
+import resource
+import signal
 from pathlib import Path
 
 import av
@@ -22,6 +24,21 @@ def smooth_clip(frames: int = 10, height: int = 48, width: int = 64) -> Clip:
     ramp = torch.linspace(0, 255, width).expand(height, width)
     picture = torch.stack([ramp, ramp.flip(1), torch.full_like(ramp, 90)])
     return Clip("ramp", picture.round().to(torch.uint8).repeat(frames, 1, 1, 1), 25.0)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, name: str) -> None:
+    before, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+        with pytest.raises(
+            MediaError, match=r"cannot write .* \(File too large\); check the folder and the free space"
+        ):
+            write_clip(tmp_path / name, noise_clip(height=96, width=96))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_lossless_clip_reads_back_exactly(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -33,6 +33,9 @@ __all__ = [
     "write_image",
     "write_images",
 ]
+
+
+LARGE = 2560 * 1440  # pixels of a picture from which on the encoder looks ahead less: at 8K it would hold 3 GB
 
 
 def iter_frames(path: Path, batch: int = 32) -> Iterator[Tensor]:
@@ -272,13 +275,22 @@ def _writing(path: Path) -> Iterator[None]:
         raise MediaError(f"cannot write '{path}' ({reason(error)}); check the folder and the free space") from error
 
 
-def _open_container(file: BinaryIO, container_format: str, tags: dict[str, str]) -> av.container.OutputContainer:
+@contextmanager
+def _open_container(
+    file: BinaryIO, container_format: str, tags: dict[str, str]
+) -> Iterator[av.container.OutputContainer]:
     options = {"fflags": "+bitexact"}  # no random ids and dates: the same clip gives the same bytes
     if container_format != "matroska":
         options["movflags"] = "+use_metadata_tags"
     container = av.open(file, "w", format=container_format, options=options)
     container.metadata.update(tags)
-    return container
+    try:
+        yield container
+    finally:
+        # Whole files are closed by then. Closing another writes its end, which fails where the disk is full, and would
+        # hide why it is not whole.
+        with suppress(av.FFmpegError, OSError):
+            container.close()
 
 
 def _add_video(
@@ -289,7 +301,10 @@ def _add_video(
         stream = container.add_stream("ffv1", rate=rate, options={"level": "3", "slicecrc": "1"})
         stream.pix_fmt = "bgr0"
     else:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "medium"})
+        options = {"crf": "16", "preset": "medium"}
+        if height * width > LARGE:
+            options |= {"preset": "veryfast", "x264-params": "rc-lookahead=5:bframes=0"}
+        stream = container.add_stream("libx264", rate=rate, options=options)
         stream.pix_fmt = "yuv420p" if width % 2 == height % 2 == 0 else "yuv444p"  # 4:2:0 needs even sizes
         stream.codec_context.colorspace = Colorspace.ITU709
         stream.codec_context.color_primaries = ColorPrimaries.BT709
