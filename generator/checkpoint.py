@@ -19,7 +19,7 @@ from generator.networks import NetworkConfig
 from thead_eval.errors import CheckpointError, ConfigError
 
 FORMAT = "theval generator 1"
-PICKLES = (b"PK\x03\x04", b"\x80")  # how torch's files begin, those of version 1.6 and later first
+PICKLES = (b"PK\x03\x04", b"\x80")  # how torch's files begin: those since version 1.6, those before
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,11 @@ def load(path: Path, expect: NetworkConfig | None = None) -> Checkpoint:
     """
     try:
         with path.open("rb") as stream:
-            begins_as_pickle = stream.read(4).startswith(PICKLES)
+            start = stream.read(9)
     except OSError as error:
         raise CheckpointError(f"checkpoint '{path}' cannot be read ({error.strerror}); check the path") from None
-    if begins_as_pickle:
+    # A safetensors file begins with eight bytes of a length, which may be any, and then JSON.
+    if start.startswith(PICKLES) and start[8:] != b"{":
         raise CheckpointError(
             f"'{path}' is a pickle, which could run code when it is opened; theval reads checkpoints that "
             "'theval train' wrote (.safetensors)"
