@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from thead_eval.errors import ConfigError
 
@@ -64,7 +64,7 @@ class NetworkConfig:
             raise ConfigError(f"network attention needs channels of at least 8, not {self.channels}")
         if self.crop not in (None, self.size):
             raise ConfigError(
-                f"network crop {self.crop} does not fit size {self.size}; choose {self.size} or leave out"
+                f"network crop {self.crop} does not fit size {self.size}; choose {self.size} or leave it out"
             )
 
     def widths(self, blocks: int) -> list[int]:
@@ -159,14 +159,14 @@ class Generator(nn.Module):
         factor = config.output_size // config.size
         adaptive.append(last_norm := AdaptiveNorm(before))
         self.last_norm = last_norm
-        self.to_rgb = spectral_norm(nn.Conv2d(before, 3 * factor**2, 3, padding=1))
+        self.to_rgb = spectral_norm(Conv2d(before, 3 * factor**2, 3, padding=1))
         self.shuffle = nn.PixelShuffle(factor)
         if hybrid:
             self.to_masks = _near_zero(before, [FIRST, *[OTHERS] * (config.candidates - 1), RGB])
 
         self.affine_sizes = [module.affine_size for module in adaptive]
         self.affine_size = sum(self.affine_sizes)  # A
-        self.P = spectral_norm(nn.Linear(config.embedding, self.affine_size))
+        self.P = spectral_norm(Linear(config.embedding, self.affine_size))
         # Scales start about 1, as in plain instance normalisation: safer on little data than about 0.
         with torch.no_grad():
             self.P.bias.copy_(torch.cat([module.affine_start() for module in adaptive]))
@@ -214,7 +214,7 @@ class Discriminator(nn.Module):
         self.config = config
         self.V = _shrinking(config)
         self.V.append(ResidualBlock(config.embedding, config.embedding))
-        self.w_0 = spectral_norm(nn.Linear(config.embedding, 1))  # and b
+        self.w_0 = spectral_norm(Linear(config.embedding, 1))  # and b
 
     def forward(self, x: Tensor, y: Tensor, w: Tensor) -> Score:
         """Scores of what `view` cut out; w [B, N], or [1, N] for one person."""
@@ -224,8 +224,7 @@ class Discriminator(nn.Module):
             out = block(out)
             features.append(out)
         v = _pool(out)  # [B, N]
-        with torch.autocast(v.device.type, enabled=False):
-            r = (v * w.float()).sum(1) + self.w_0(v)[:, 0]
+        r = (v * w.float()).sum(1) + self.w_0(v)[:, 0]
         return Score(r, features)
 
 
@@ -279,11 +278,11 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first, self.resize = first, resize
         self.norm_1 = _norm(before, norm)
-        self.conv_1 = spectral_norm(nn.Conv2d(before, after, 3, padding=1, bias=norm is None))
+        self.conv_1 = spectral_norm(Conv2d(before, after, 3, padding=1, bias=norm is None))
         self.norm_2 = _norm(after, norm)
-        self.conv_2 = spectral_norm(nn.Conv2d(after, after, 3, padding=1, bias=norm is None))
+        self.conv_2 = spectral_norm(Conv2d(after, after, 3, padding=1, bias=norm is None))
         changes = before != after or resize is not None
-        self.skip = spectral_norm(nn.Conv2d(before, after, 1)) if changes else nn.Identity()
+        self.skip = spectral_norm(Conv2d(before, after, 1)) if changes else nn.Identity()
         self.attention = Attention(after) if attention else nn.Identity()
         self.affine_size = 2 * before + 2 * after if norm == "adaptive" else 0
 
@@ -356,9 +355,9 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.f = spectral_norm(nn.Conv2d(channels, channels // 8, 1))
-        self.g = spectral_norm(nn.Conv2d(channels, channels // 8, 1))
-        self.h = spectral_norm(nn.Conv2d(channels, channels, 1))
+        self.f = spectral_norm(Conv2d(channels, channels // 8, 1))
+        self.g = spectral_norm(Conv2d(channels, channels // 8, 1))
+        self.h = spectral_norm(Conv2d(channels, channels, 1))
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -421,13 +420,44 @@ def _scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return torch.addcmul(shift.to(x.dtype)[:, :, None, None], x, scale.to(x.dtype)[:, :, None, None])
 
 
-Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+class Conv2d(nn.Conv2d):
+    """A convolution whose spectral norm is found in float32, whatever the convolution itself runs in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            weight = self.weight
+        return F.conv2d(x, weight, self.bias, padding=self.padding)
+
+
+class Linear(nn.Linear):
+    """A linear layer in float32: the two that there are end in a score, and in the scales of everything."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.float(), self.weight, self.bias)
+
+
+Layer = TypeVar("Layer", Conv2d, Linear)
 
 
 def spectral_norm(layer: Layer) -> Layer:
     """The layer, its weight from now on divided by its largest singular value: one power iteration a forward."""
     parametrizations.spectral_norm(layer, eps=EPS)
     return layer
+
+
+def fold_spectral_norm(network: nn.Module) -> None:
+    """Make every normalised weight in a network a plain one, of the value that it has in eval mode now.
+
+    Not by `parametrize.remove_parametrizations`, which breaks the network that this one was copied from: the two share
+    the class that it takes the weight from.
+    """
+    for layer in list(network.modules()):
+        if isinstance(layer, Conv2d | Linear) and parametrize.is_parametrized(layer, "weight"):
+            weight = layer.eval().weight.detach().clone()
+            layer.__class__ = parametrize.type_before_parametrizations(layer)
+            del layer.parametrizations
+            layer.weight = nn.Parameter(weight)
 
 
 def _near_zero(before: int, start: list[float]) -> nn.Conv2d:
