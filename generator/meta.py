@@ -743,6 +743,8 @@ def train(
         say(f"continuing at step {state.step}")
     elif start is not None:
         load_networks(start, state)
+    if state.step >= meta.steps or (hours is not None and state.seconds >= 3600 * hours):
+        return Ending(state.step, state.seconds, None, state.best, state.best_step)
     nets = wrap(state, fabric)
     content = losses.load_content(meta.content_networks, device)
     if leads:
@@ -763,8 +765,6 @@ def train(
         ]
         return read_batch(footage, episodes, config, meta.embed)
 
-    if hours is not None and state.seconds >= 3600 * hours:
-        return Ending(state.step, state.seconds, None, state.best, state.best_step)
     sums, counted, stop, begin = dict[str, float](), 0, 0, time.monotonic() - state.seconds
     with caught_signals() as caught:
         for batch in read_ahead(make, state.step, meta.steps, meta.workers):

@@ -327,8 +327,9 @@ def test_swaps_tell_whether_the_embedder_is_used(exam: Exam) -> None:
     EG = new_state(small.recipe, 4, torch.device("cpu")).average
     used = probe(EG, small, FABRIC)
     assert used.embedding_swap > 0 and used.embedding_swap == used.person_swap
-    EG.G.P = nn.Linear(16, EG.G.affine_size).requires_grad_(False)
-    EG.G.P.weight.zero_()
+    deaf = nn.Linear(16, EG.G.affine_size).requires_grad_(False)
+    deaf.weight.zero_()
+    EG.G.register_module("P", deaf)
     ignored = probe(EG, small, FABRIC)
     assert ignored.embedding_swap == pytest.approx(0, abs=1e-6)
     with pytest.raises(TrainingFailed, match="embedder is ignored"):

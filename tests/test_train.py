@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
+from generator.meta import new_state, read_recipe
 from tests.test_meta import dataset  # noqa: F401  # a fixture
 from thead_eval.cli.train import command
 from thead_eval.data import Dataset
@@ -113,21 +115,21 @@ def test_help_imports_no_torch() -> None:
 
 def test_a_signal_saves_and_ends(dataset: Dataset, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
     out = tmp_path / "run"
-    arguments = [THEVAL, "train", "--data", dataset.path, "-o", out, "--config", tiny, "--device", "cpu"]
-    process = subprocess.Popen(list(map(str, arguments)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    begin = time.monotonic()
-    while not (out / "last.safetensors").exists():  # the save of step 3
-        assert process.poll() is None and time.monotonic() - begin < 120, process.communicate()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 143, stderr
-    assert "stopped and saved; the same command with --resume continues" in stderr
-    assert stdout.startswith("step ")
+
+    def terminate() -> None:
+        while not (out / "last.safetensors").exists():  # the save of step 3
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=terminate, daemon=True).start()
+    made = theval_train("--data", dataset.path, "-o", out, "--config", tiny, "--device", "cpu")
+    assert made.exit_code == 143, made.output
+    assert "stopped and saved; the same command with --resume continues" in made.stderr
+    assert made.stdout.startswith("step ")
 
 
 def test_two_processes_make_the_steps_of_one(dataset: Dataset, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
-    arguments = ["--data", dataset.path, "--config", str(tiny), "--device", "cpu", "--steps", "4"]
+    arguments = ["--data", dataset.path, "--config", str(tiny), "--device", "cpu", "--steps", "3"]
     command_line = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"),
         *(str(THEVAL), "train", *arguments, "-o", str(tmp_path / "two")),
@@ -140,10 +142,11 @@ def test_two_processes_make_the_steps_of_one(dataset: Dataset, tiny: Path, tmp_p
     assert one.exit_code == 0, one.output
     alone, shared = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
     assert alone.keys() == shared.keys()
-    for name in alone:
-        # The same samples and, but for the order of sums, the same mean gradients; Adam enlarges the difference where
-        # a gradient is almost 0.
-        difference = (alone[name].float() - shared[name].float()).abs()
-        assert difference.mean() <= 1e-3 * alone[name].float().abs().mean() + 1e-6, name
-    assert alone["W.weight"].shape == (4, 16)
-    assert torch.equal(alone["w_optimizer.0.step"], shared["w_optimizer.0.step"])
+    # The same samples and, but for the order of sums, the same mean gradients. Adam enlarges the difference where a
+    # gradient is almost 0, so that what is compared is how far the networks went.
+    start = new_state(read_recipe("compact", tiny), 4, torch.device("cpu"))
+    for name, network in {"E": start.EG.E, "G": start.EG.G, "D": start.D, "W": start.W}.items():
+        first = {f"{name}.{key}": value.detach() for key, value in network.named_parameters()}
+        moved = sum((alone[key] - value).abs().sum() for key, value in first.items())
+        apart = sum((alone[key] - shared[key]).abs().sum() for key in first)
+        assert apart < 0.02 * moved, name
