@@ -125,8 +125,10 @@ def test_fakes_are_marked_as_synthetic(run: Path) -> None:
 
 def test_the_same_command_gives_the_same_numbers(run: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "again"
-    score("--data", data, "--shots", "1,8", "--metrics", "ssim,fd_efflite0", "--out", out, "--workers", "2")
+    chosen = ("--data", data, "--generator", "copy", "--shots", "1,8", "--metrics", "ssim,fd_efflite0")
+    score(*chosen, "--out", out, "--workers", "2")
     first, again = rows_of(run), rows_of(out)
+    assert len(again) == 4
     for key, row in again.items():
         assert row["value"] == pytest.approx(first[key]["value"], rel=1e-5), key
         assert row["low"] == pytest.approx(first[key]["low"], rel=1e-4), key
@@ -162,14 +164,12 @@ def test_a_run_is_continued_only_with_its_own_settings(run: Path, data: Path) ->
 
 
 def test_a_killed_run_continues(data: Path, tmp_path: Path) -> None:
-    def arguments(out: Path) -> list[str]:
-        return theval_score(
-            "--data", data, "--shots", "1,8", "--metrics", "ssim,fd_efflite0", "--out", out, "--workers", "1"
-        )
-
-    subprocess.run(arguments(tmp_path / "whole"), check=True, capture_output=True)
+    chosen = ("--data", data, "--identities", "2", "--generator", "copy", "--shots", "1,8")
+    fixed = (*chosen, "--metrics", "ssim,fd_efflite0", "--workers", "1", "--out")
+    score(*fixed, tmp_path / "whole")
     killed = tmp_path / "killed"
-    process = subprocess.Popen(arguments(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    arguments = theval_score(*fixed, killed)
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     scores = killed / "scores" / "copy-1"
     while process.poll() is None and not (scores.exists() and any(scores.iterdir())):
         time.sleep(0.01)
@@ -178,27 +178,27 @@ def test_a_killed_run_continues(data: Path, tmp_path: Path) -> None:
     assert not (killed / "measurements.json").exists()
     before = {path: path.stat().st_mtime_ns for path in killed.rglob("*.np?")}
     assert before
-    subprocess.run(arguments(killed), check=True, capture_output=True)
+    score(*fixed, killed)
     assert (killed / "measurements.json").read_bytes() == (tmp_path / "whole" / "measurements.json").read_bytes()
     for path, written in before.items():
         assert path.parent.name == "landmarks" or path.stat().st_mtime_ns == written, f"{path} was computed again"
 
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(data: Path, tmp_path: Path) -> None:
-    arguments = theval_score(
-        "--data", data, "--shots", "1", "--generator", "copy", "--metrics", "l1", "--out", tmp_path / "run"
-    )
+    fixed = ("--data", data, "--shots", "1", "--generator", "copy", "--metrics", "l1", "--out", tmp_path / "run")
 
     def allow_small_files_only() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-    full = subprocess.run(arguments, capture_output=True, text=True, preexec_fn=allow_small_files_only)
+    full = subprocess.run(
+        theval_score(*fixed, "--workers", "1"), capture_output=True, text=True, preexec_fn=allow_small_files_only
+    )
     assert full.returncode == 2
     errors = [line for line in full.stderr.splitlines() if line.startswith("theval: error:")]
     assert len(errors) == 1 and "File too large" in errors[0]
     assert "Traceback" not in full.stderr
-    subprocess.run(arguments, check=True, capture_output=True)
+    score(*fixed)
     assert read_run(tmp_path / "run").status == "complete"
 
 

@@ -21,7 +21,6 @@ from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-import torchvision.transforms.v2.functional as tvf
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
@@ -297,6 +296,8 @@ def resize(frames: Tensor, height: int, width: int) -> Tensor:
     """uint8 [B, 3, H, W] to the size at which all are judged; as they are where they have it."""
     if frames.shape[2:] == (height, width):
         return frames
+    import torchvision.transforms.v2.functional as tvf  # 2.5 s, mostly torch's compiler; most runs need none
+
     resized: Tensor = tvf.resize(frames, [height, width], tvf.InterpolationMode.BILINEAR, antialias=True)
     return resized
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from thead_eval.types import FeatureMetric, Features, FrameValues
 
@@ -88,6 +87,8 @@ def calibrate(
         seed: of the choice of rows.
         rows: All pairs of this many rows are compared, chosen evenly over the groups of each person.
     """
+    from sklearn.metrics import roc_auc_score  # half a second, of every process that judges clips
+
     table = pd.DataFrame({"identity": identities, "group": groups})[~np.isnan(features).any(axis=1)]
     table = table.sample(frac=1, random_state=seed)
     # One row of every group of every person, then a second of each, and so on.
