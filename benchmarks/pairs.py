@@ -30,6 +30,8 @@ def pair_by_name(fakes: Path, reals: Path) -> PairSet:
         real_files[path.stem] = path
     pairs, failures = [], []
     for path in _videos(fakes, "--fakes"):
+        if path.is_relative_to(reals):  # as 'theval generate --data' lays them out
+            continue
         folders = path.relative_to(fakes).parent.parts
         generator = folders[0] if folders else fakes.name
         shots = folders[1] if len(folders) > 1 and folders[1].isdecimal() else None

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 import torchvision.transforms.v2.functional as tvf
+from PIL import Image
 from torch import Tensor
 
 from thead_eval.backends import (
@@ -26,7 +27,9 @@ from thead_eval.tracking import Crop, Track, head_crop
 from thead_eval.types import Clip, Landmarks
 
 SEARCHED = 1280  # pixels of the longer side of the picture in which faces are searched; a larger one is shrunk
-RIVAL = 2.0  # a face that is less than so many times smaller than the largest may be the one that is meant
+CERTAIN = 1.0  # dlib's score of a box that counts although MTCNN sees nothing there
+SAME = 0.3  # the boxes of two detectors that overlap by this much are of one face
+RIVAL = 4.0  # a face that is less than so many times smaller than the largest may be the one that is meant
 ENLARGED = 1.5  # by which a crop may be enlarged: beyond, a support frame shows pixels rather than a face
 PROFILE = 0.75  # of `turn`: the far eye hides; three-quarter views, which reach 0.7, are in order
 
@@ -83,29 +86,35 @@ def crop_portrait(photo: Tensor, name: str, size: int, *, number: int | None = N
 def find_faces(photo: Tensor) -> list[Face]:
     """The faces of a picture [3, H, W] uint8 RGB, from left to right.
 
-    dlib's detector looks first; what it finds in doubt, as in many paintings, counts where MTCNN sees a face there too,
-    and MTCNN alone where dlib sees nothing. Landmarks are measured in the picture's own pixels.
+    Two detectors look, as either alone sees faces in badges or misses small ones: what counts is what MTCNN sees, and
+    what dlib is certain of, or, where MTCNN sees nothing, sees. Landmarks are measured in the picture's own pixels.
     """
-    _, height, width = photo.shape
+    picture = np.ascontiguousarray(photo.permute(1, 2, 0).numpy())
+    height, width = picture.shape[:2]
     shrink = max(1.0, max(height, width) / SEARCHED)
-    small = photo
+    searched = picture
     if shrink > 1:
-        small = tvf.resize(photo, [round(height / shrink), round(width / shrink)], antialias=True)
-    searched = np.ascontiguousarray(small.permute(1, 2, 0).numpy())
-    boxes = _detector("dlib")([searched])[0]
-    sure = boxes[boxes[:, 4] >= CONFIDENT["dlib"]]
-    if not len(sure):
-        seen = _detector("mtcnn")([searched])[0]
-        seen = seen[seen[:, 4] >= CONFIDENT["mtcnn"]]
-        agreed = overlap(seen[:, :4], boxes[:, :4]).max(axis=1, initial=0) > 0.3
-        sure = seen[agreed] if agreed.any() else seen
-    if not len(sure):
+        searched = cv2.resize(picture, (round(width / shrink), round(height / shrink)), interpolation=cv2.INTER_AREA)
+    boxes = _join(_detector("dlib")([searched])[0], _detector("mtcnn")([searched])[0])
+    if not len(boxes):
         return []
-    boxes = _in_photo(sure, width / small.shape[2], height / small.shape[1])
-    whole = searched if small is photo else np.ascontiguousarray(photo.permute(1, 2, 0).numpy())
-    points = torch.from_numpy(_landmarker()([whole] * len(boxes), boxes))
+    across, down = width / searched.shape[1], height / searched.shape[0]
+    boxes = (boxes * np.array([across, down, across, down])).astype(np.float32)
+    points = torch.from_numpy(_landmarker()([picture] * len(boxes), boxes))
     faces = [Face(tuple(box), own) for box, own in zip(boxes.tolist(), points, strict=True)]
     return sorted(faces, key=lambda face: face.box[0])
+
+
+def _join(dlib: Boxes, mtcnn: Boxes) -> Boxes:
+    """[n, 4]: the boxes of faces, dlib's where both have one, as the landmarks were learnt on its boxes."""
+    seen = mtcnn[mtcnn[:, 4] >= CONFIDENT["mtcnn"]][:, :4]
+    sure = dlib[dlib[:, 4] >= (CERTAIN if len(seen) else CONFIDENT["dlib"])][:, :4]
+    if not len(seen):
+        return sure
+    shared = overlap(seen, dlib[:, :4])  # [seen, dlib]
+    own = [dlib[row.argmax(), :4] if row.max(initial=0) > SAME else box for row, box in zip(shared, seen, strict=True)]
+    others = sure[overlap(sure, np.stack(own)).max(axis=1) <= SAME]
+    return np.concatenate([np.stack(own), others])
 
 
 def choose_face(photo: Tensor, name: str, faces: Sequence[Face], number: int | None = None) -> Face:
@@ -157,10 +166,10 @@ def cut_out(photo: Tensor, crop: Crop, size: int) -> Tensor:
     _, height, width = photo.shape
     left, top = max(crop.x, 0), max(crop.y, 0)
     right, bottom = min(crop.x + crop.side, width), min(crop.y + crop.side, height)
-    beyond = (left - crop.x, crop.x + crop.side - right, top - crop.y, crop.y + crop.side - bottom)
-    square = F.pad(photo[None, :, top:bottom, left:right].float(), beyond, mode="replicate")
-    resized: Tensor = tvf.resize(square, [size, size], tvf.InterpolationMode.BILINEAR, antialias=True)[0]
-    return resized.round().clamp(0, 255).to(torch.uint8)
+    beyond = ((top - crop.y, crop.y + crop.side - bottom), (left - crop.x, crop.x + crop.side - right), (0, 0))
+    square = np.pad(photo[:, top:bottom, left:right].permute(1, 2, 0).numpy(), beyond, mode="edge")
+    resized = Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
 
 def draw_faces(portrait_faces: Sequence[Face], photo: Tensor, portrait: Portrait | None) -> Tensor:
@@ -168,8 +177,6 @@ def draw_faces(portrait_faces: Sequence[Face], photo: Tensor, portrait: Portrait
 
     [3, H, W] uint8 RGB.
     """
-    import cv2
-
     picture = np.ascontiguousarray(photo.permute(1, 2, 0).numpy())
     unit = max(photo.shape[1:]) / 512
     thick = max(1, round(2 * unit))
@@ -190,12 +197,6 @@ def draw_faces(portrait_faces: Sequence[Face], photo: Tensor, portrait: Portrait
     height = shown.shape[1]
     beside = tvf.resize(head, [height, height], antialias=True)
     return torch.cat([shown, beside], 2)
-
-
-def _in_photo(boxes: Boxes, across: float, down: float) -> Boxes:
-    """[n, 4]: boxes of the shrunk picture in pixels of the whole one."""
-    scaled: Boxes = (boxes[:, :4] * np.array([across, down, across, down])).astype(np.float32)
-    return scaled
 
 
 @cache

@@ -18,7 +18,7 @@ from thead_eval.media import open_writer, read_image, write_image, write_images
 from thead_eval.pasting import Place, find_place, paste
 from thead_eval.portraits import Portrait, choose_face, crop_face, draw_faces, find_faces
 from thead_eval.retarget import Motion, find_neutral, relative_motion
-from thead_eval.tracks import DrivingTrack, bridge_gaps, points_in_head_crop, read_driver
+from thead_eval.tracks import DrivingTrack, bridge_gaps, points_in_head_crop, read_driver, take_out_jitter
 from thead_eval.types import Clip, FewShotGenerator, Landmarks, Talker
 
 CHUNK = 32  # driving rows animated at a time: a bound on memory
@@ -40,6 +40,7 @@ class PuppetConfig:
     face: int | None = None  # in photos of several, from 1 and from left to right
     motion: Motion = "all"
     same_person: bool = False  # the driver is who the photos show: poses are taken as they are
+    smooth: bool = True  # take out the trembling of the driver's landmarks
     hold: bool = False  # keep the pose where the driver loses its face for long
     paste_back: bool = False
     label: bool = True
@@ -144,6 +145,10 @@ def animate_photos(config: PuppetConfig, progress: Progress = lambda *_: None) -
 
 def _check(config: PuppetConfig) -> None:
     """What can be known before any work."""
+    if config.same_person and config.motion != "all":
+        raise ConfigError(
+            "--same-person takes poses as they are, so that --motion has no meaning; leave one of them out"
+        )
     if config.out.suffix not in (".mp4", ".mov", ".mkv"):
         raise ConfigError(f"-o '{config.out}' must end in .mp4, .mov or .mkv")
     inputs = {path.resolve() for path in (*config.photos, Path(config.drive))}
@@ -216,6 +221,8 @@ def drive(track: DrivingTrack, size: int, support: Landmarks, config: PuppetConf
         NoFaceFound: the track has no face, or loses it for too long.
     """
     bridged = bridge_gaps(track, hold=config.hold)
+    if config.smooth:
+        bridged = take_out_jitter(bridged)
     if config.same_person:
         return Landmarks(points_in_head_crop(bridged, track.info, size), bridged.found)
     source = support.points[find_neutral(support)]

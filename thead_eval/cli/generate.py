@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_GENERATORS = ("fewshot", "warp")  # the first that is there; by the names of plugins.py
 PORTRAIT_OPTIONS = (
-    *("photos", "drive", "size", "face", "motion", "same_person", "hold", "paste_back", "no_label", "sound"),
+    *("photos", "drive", "size", "face", "motion", "same_person", "smooth", "hold", "paste_back", "no_label", "sound"),
     *("preview", "show_crop", "certificate", "key"),
 )
 DATASET_OPTIONS = ("split", "shots", "identities", "min_frames", "cross_clip", "seed", "workers")
@@ -41,6 +41,7 @@ DATASET_OPTIONS = ("split", "shots", "identities", "min_frames", "cross_clip", "
     help="What to take from the driver.",
 )
 @click.option("--same-person", is_flag=True, help="The driver is who the photos show: take poses as they are.")
+@click.option("--smooth/--no-smooth", default=True, show_default=True, help="Take out the trembling of landmarks.")
 @click.option("--hold", is_flag=True, help="Where the driver loses its face for long, keep the pose.")
 @click.option("--paste-back", is_flag=True, help="Put the head back into the first photo, at its own size.")
 @click.option("--sound", is_flag=True, help="Keep the driver's sound.")
@@ -72,6 +73,7 @@ def command(
     face: int | None,
     motion: str,
     same_person: bool,
+    smooth: bool,
     hold: bool,
     paste_back: bool,
     sound: bool,
@@ -144,6 +146,7 @@ def command(
         face=face,
         motion=motion,  # type: ignore[arg-type]  # one of click's choices
         same_person=same_person,
+        smooth=smooth,
         hold=hold,
         paste_back=paste_back,
         label=not no_label,
