@@ -116,13 +116,13 @@ def test_content_moves_the_fake_and_nothing_else(efflite0: ContentLoss, heads: T
 def test_descending_the_content_loss_is_possible(efflite0: ContentLoss, heads: Tensor) -> None:
     real = heads[:1]
     fake = F.avg_pool2d(real, 9, 1, 4).requires_grad_()
-    optimizer = torch.optim.Adam([fake], 0.02)
+    optimizer = torch.optim.Adam([fake], 0.005)
     before = float(efflite0(fake.detach(), real))
     for _ in range(15):
         optimizer.zero_grad()
         torch.autograd.backward(efflite0(fake, real))
         optimizer.step()
-    assert float(efflite0(fake.detach(), real)) < 0.8 * before
+    assert float(efflite0(fake.detach(), real)) < 0.75 * before
 
 
 def test_content_in_bfloat16_is_near_float32_and_finite(efflite0: ContentLoss, heads: Tensor) -> None:
