@@ -10,7 +10,6 @@ RUN/tensorboard/       the same, where tensorboard is installed
 
 import copy
 import csv
-import difflib
 import json
 import math
 import os
@@ -19,10 +18,9 @@ import signal
 import sys
 import threading
 import time
-import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -30,162 +28,30 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
-from PIL import Image
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 from generator import candidates, checkpoint, losses
-from generator.networks import Discriminator, Embedder, Generator, NetworkConfig, Output, to_network, to_picture, view
-from generator.samples import (
-    Augmentation,
-    Batch,
-    Episode,
-    Footage,
-    draw_episode,
-    read_ahead,
-    read_batch,
-    read_footage,
-    unchanged,
+from generator.exam import (
+    CONTROL,
+    check_health,
+    judge,
+    picture_samples,
+    prepare_exam,
+    probe,
+    render_control,
+    renderer,
+    score,
 )
-from generator.warp import base_flow, warp_frames
-from thead_eval import plugins
-from thead_eval.data import Dataset, plan_few_shot_sets
+from generator.networks import Discriminator, Embedder, Generator, NetworkConfig, Output, to_network, view
+from generator.recipe import MetaConfig, Recipe
+from generator.samples import Batch, draw_episode, read_ahead, read_batch, read_footage
+from thead_eval.data import Dataset
 from thead_eval.errors import ConfigError, RunError, TrainingFailed
-from thead_eval.metrics.distances import frechet_from_features
 from thead_eval.results import write_json
 from thead_eval.run import PACKAGES, package_versions
-from thead_eval.types import CompareFunction, ExtractFunction
 
 # Settings that may change between two sittings of one training: they do not change the steps that are made.
-FREE = ("steps", "log_every", "save_every", "workers")
-ROWS_OF_SAMPLES = 6  # people in the picture of samples
-CONTROL = "warp"
-
-
-@dataclass(frozen=True)
-class MetaConfig:
-    """How E, G and D learn; the defaults are the paper's, as far as they are known.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-
-    # Episodes.
-    batch: int = 8  # of all processes together
-    shots: tuple[int, int] = (8, 8)  # K, the support frames of a sample: log-uniform between these, both included
-    embed: int = 8  # of them, how many E sees; the others are candidates of the hybrid output
-    seed: int = 0
-    workers: int = 1  # threads that decode the frames of the next steps
-
-    # Optimisation: Adam.
-    steps: int = 1_000_000
-    lr: float = 5e-5  # of E and G
-    d_lr: float = 2e-4  # of D and W
-    betas: tuple[float, float] = (0.0, 0.999)
-    eps: float = 1e-5
-    d_steps: int = 2  # updates of D for one of E and G
-    d_start: int = 0  # content alone before this step
-    d_ramp: int = 0  # steps in which adversarial, feature_matching and match grow to their weights
-    ema: float = 0.999  # of the weights of E and G that validation and users see
-    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
-
-    # Losses of E and G, and their weights.
-    content_networks: tuple[str, ...] = ("vgg19", "vggface")  # each with its own weights of layers
-    content: float = 1.0
-    content_crop: int | None = None  # the content networks see a random square of this side; None: the whole frame
-    adversarial: float = 1.0
-    feature_matching: float = 10.0
-    match: float = 10.0
-    l1: float = 0.0  # of the frame
-    rgb: float = 0.0  # hybrid: L1 of the painted picture, so that it is one where the mask asks for it
-    mask: float = 0.0  # hybrid: of the frame, how much is painted
-    flow: float = 0.0  # hybrid: differences of neighbours in the residual flow
-
-    # What is looked at on the way.
-    log_every: int = 20
-    save_every: int = 500
-    validate_every: int = 1000
-    validation_people: int = 50
-    validation_shots: tuple[int, ...] = (1, 8)
-    validation_frames: int = 4  # of each person
-    probe_from: int = 2000  # the first step at which a validation may call a training collapsed
-    swap_floor: float = 0.02  # another person's frames must change the output by this part of what real frames differ
-
-    def __post_init__(self) -> None:
-        for name in ("batch", "embed", "workers", "steps", "d_steps", "log_every", "save_every", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"meta {name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("lr", "d_lr", "eps"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"meta {name} is {getattr(self, name)}; it must be above 0")
-        fewest, most = self.shots
-        if not 1 <= fewest <= most:
-            raise ConfigError(f"meta shots are {fewest} to {most}; choose two numbers from 1, the smaller first")
-        if self.precision not in ("32-true", "bf16-mixed"):
-            raise ConfigError(f"meta precision '{self.precision}' is not known; choose '32-true' or 'bf16-mixed'")
-        if not self.validation_shots or min(self.validation_shots) < 1:
-            raise ConfigError("meta validation_shots must be numbers from 1, such as [1, 8]")
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"meta ema is {self.ema}; it must be from 0 to below 1")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that a training is made of; saved with every checkpoint."""
-
-    name: str
-    network: NetworkConfig
-    meta: MetaConfig
-    augmentation: Augmentation
-
-
-RECIPES = ("paper256", "compact")
-
-
-def read_recipe(name: str, config: Path | None = None, changes: Mapping[str, object] | None = None) -> Recipe:
-    """A recipe of ours, with what a TOML file of the same sections changes, and then single settings of [meta].
-
-    Raises:
-        ConfigError: there is no such recipe or file, or a setting is unknown or out of range.
-    """
-    if name not in RECIPES:
-        raise ConfigError(f"no recipe is named '{name}'; there are: {', '.join(RECIPES)}")
-    sections: dict[str, dict[str, Any]] = {"network": {}, "meta": {}, "augmentation": {}}  # Any: TOML
-    for path in (Path(__file__).parent / "recipes" / f"{name}.toml", config):
-        if path is None:
-            continue
-        try:
-            content = tomllib.loads(path.read_text())
-        except FileNotFoundError:
-            raise ConfigError(f"config file '{path}' does not exist; check --config") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"config file '{path}' is not TOML ({error}); correct it") from None
-        for section, values in content.items():
-            _check_name(section, sections, f"{path}: unknown section")
-            for key, value in values.items():
-                known = {f.name for f in fields(SECTIONS[section])}
-                _check_name(key, known, f"{path}: unknown key in [{section}]")
-                sections[section][key] = tuple(value) if isinstance(value, list) else value
-    sections["meta"] |= changes or {}
-    try:
-        return Recipe(
-            name,
-            NetworkConfig(**sections["network"]),
-            MetaConfig(**sections["meta"]),
-            Augmentation(**sections["augmentation"]),
-        )
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"recipe '{name}' has a value of a wrong type ({error}); correct it") from None
-
-
-def _check_name(name: str, known: Iterable[str], what: str) -> None:
-    if name not in known:
-        close = difflib.get_close_matches(name, list(known), n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(sorted(known))}"
-        raise ConfigError(f"{what} '{name}'; {hint}")
-
-
-SECTIONS = {"network": NetworkConfig, "meta": MetaConfig, "augmentation": Augmentation}
+FREE = ("steps", "log_every", "save_every", "validate_every", "probe_from", "swap_floor", "workers")
 
 
 class EmbedAndGenerate(nn.Module):
@@ -481,164 +347,6 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-# Validation: always the same frames of people that nobody trains on.
-
-
-@dataclass(frozen=True)
-class Exam:
-    """Frames of validation people, and who judges them."""
-
-    footage: Footage
-    episodes: dict[int, tuple[Episode, ...]]  # by shots; neighbours are different people
-    perc: CompareFunction  # the metric perc_efflite0
-    features: ExtractFunction  # those of the metric fd_efflite0
-    recipe: Recipe
-    device: torch.device
-
-    def batches(self, shots: int) -> Iterator[Batch]:
-        """All frames at so many shots. With candidates whatever the recipe's output: the control needs one."""
-        config = replace(self.recipe.network, output="hybrid")
-        chosen, size = self.episodes[shots], self.recipe.meta.batch
-
-        def make(i: int) -> Batch:
-            return read_batch(self.footage, chosen[i * size : (i + 1) * size], config, self.recipe.meta.embed)
-
-        for batch in read_ahead(make, 0, math.ceil(len(chosen) / size), self.recipe.meta.workers):
-            yield batch.to(self.device)
-
-
-def prepare_exam(dataset: Dataset, recipe: Recipe, device: torch.device) -> Exam:
-    """Choose people and frames as `theval score` does: support from a clip's beginning, targets from its end.
-
-    Raises:
-        DatasetError: no person of the split 'val' has enough frames.
-    """
-    meta = recipe.meta
-    plans, _ = plan_few_shot_sets(dataset, "val", max(meta.validation_shots), meta.seed, meta.validation_people)
-    footage = read_footage(dataset, "val")
-    places = {clip.id: place for place, clip in enumerate(footage.clips)}
-    whole = unchanged(footage.size)
-    episodes: dict[int, tuple[Episode, ...]] = {}
-    for shots in meta.validation_shots:
-        episodes[shots] = tuple(
-            Episode(
-                places[plan.target_clip],
-                plan.target_indices[i * len(plan.target_indices) // meta.validation_frames],
-                plan.support_indices[:shots],
-                whole,
-            )
-            for i in range(meta.validation_frames)
-            for plan in plans
-        )
-    perc = plugins.load("metric", "perc_efflite0").load(device)
-    features = plugins.load("features", "efflite0").load(device)
-    return Exam(footage, episodes, perc, features, recipe, device)
-
-
-@torch.no_grad()
-def judge(exam: Exam, render: Callable[[Batch], Tensor]) -> dict[str, float]:
-    """`l1/K` (0..255), `perc/K` and `fd/K` of the frames [B, 3, O, O] uint8 that `render` makes at each K.
-
-    fd is the Frechet distance of features of few frames: to compare with the control's on the same, with nothing else.
-    """
-    values = {}
-    for shots in exam.recipe.meta.validation_shots:
-        l1, perc, fake_features, real_features = [], [], [], []
-        for batch in exam.batches(shots):
-            fake = render(batch)
-            l1.append((fake.float() - batch.x.float()).abs().mean((1, 2, 3)))
-            perc.append(exam.perc(fake, batch.x))
-            fake_features.append(exam.features(fake, None))
-            real_features.append(exam.features(batch.x, None))
-        values[f"l1/{shots}"] = torch.cat(l1).mean().item()
-        values[f"perc/{shots}"] = torch.cat(perc).mean().item()
-        values[f"fd/{shots}"] = frechet_from_features(
-            torch.cat(fake_features).double().cpu().numpy(), torch.cat(real_features).double().cpu().numpy()
-        )
-    return values
-
-
-def score(values: Mapping[str, float], control: Mapping[str, float]) -> float:
-    """What `best` is chosen by: L1 and perc as parts of the control's, mean over both and all K. Below 1 beats it."""
-    ratios = [values[name] / control[name] for name in values if name.startswith(("l1/", "perc/"))]
-    return sum(ratios) / len(ratios)
-
-
-def render_control(batch: Batch) -> Tensor:
-    """The control `warp`: the nearest support frame, bent."""
-    grid = base_flow(batch.source_points[:, 0], batch.points, (batch.x.shape[-2], batch.x.shape[-1]))
-    return warp_frames(batch.sources[:, 0], grid)
-
-
-class Probes(NamedTuple):
-    """Signs of health on a batch of different people, as parts of what real frames show."""
-
-    brightness: float  # mean value
-    contrast: float  # standard deviation within a frame
-    embedding_swap: float  # change of the output with another person's e_hat alone
-    person_swap: float  # with another person's e_hat and support frames
-
-
-@torch.no_grad()
-def probe(network: EmbedAndGenerate, exam: Exam, fabric: Fabric) -> Probes:
-    """Look at the network's output for the exam's first batch, and at what changes it."""
-    batch = next(exam.batches(max(exam.recipe.meta.validation_shots)))
-    other = batch._replace(sources=batch.sources.roll(1, 0), source_points=batch.source_points.roll(1, 0))
-    with fabric.autocast():
-        e_hat, own = network(batch)
-        swapped = network(batch, e_hat.roll(1, 0))[1]
-        replaced = network(other, e_hat.roll(1, 0))[1]
-    x, frame = to_network(batch.x), own.frame.float()
-    between = (x - x.roll(1, 0)).abs().mean().item() or math.nan  # one person alone has nobody to swap with
-    return Probes(
-        (frame + 1).mean().item() / (x + 1).mean().item(),
-        (frame.std((2, 3)).mean() / x.std((2, 3)).mean()).item(),
-        (swapped.frame - frame).abs().mean().item() / between,
-        (replaced.frame - frame).abs().mean().item() / between,
-    )
-
-
-def check_health(probes: Probes, recipe: Recipe, step: int) -> None:
-    """Stop a training that can only waste hours.
-
-    Raises:
-        TrainingFailed: the output is black or flat, or the same for everyone.
-    """
-    if not all(math.isfinite(value) or name.endswith("swap") for name, value in probes._asdict().items()):
-        raise TrainingFailed(f"step {step}: the output holds NaN; start again with a smaller lr")
-    if probes.brightness < 0.05:
-        raise TrainingFailed(
-            f"step {step}: the output is black ({probes.brightness:.1%} of the brightness of real frames); "
-            "start again with a smaller adversarial weight or d_lr"
-        )
-    if probes.contrast < 0.1:
-        raise TrainingFailed(
-            f"step {step}: the output is one flat colour ({probes.contrast:.1%} of the contrast of real frames); "
-            "start again with a smaller lr or adversarial weight"
-        )
-    # In the hybrid, the support frames say who it is, too.
-    swap = probes.embedding_swap if recipe.network.output == "rgb" else probes.person_swap
-    if swap < recipe.meta.swap_floor:
-        raise TrainingFailed(
-            f"step {step}: the embedder is ignored: another person's frames change the output by {swap:.1%} of what "
-            f"their real frames differ, below swap_floor = {recipe.meta.swap_floor:.1%}; start again with more people, "
-            "more stretch of the landmarks, or a larger match weight"
-        )
-
-
-@torch.no_grad()
-def picture_samples(network: EmbedAndGenerate, exam: Exam, fabric: Fabric) -> Image.Image:
-    """Validation people in rows: nearest support frame, landmarks, `warp`, ours, what is painted, real."""
-    batch = next(exam.batches(min(exam.recipe.meta.validation_shots)))
-    with fabric.autocast():
-        output = network(batch)[1]
-    side = batch.x.shape[-1]
-    y = torch.nn.functional.interpolate(batch.y.float(), (side, side)).to(torch.uint8)
-    columns = [batch.sources[:, 0], y, render_control(batch), to_picture(output.frame), to_picture(output.rgb), batch.x]
-    rows = torch.stack(columns, 1)[:ROWS_OF_SAMPLES].flatten(0, 1)  # [rows * columns, 3, O, O]
-    return Image.fromarray(make_grid(rows, len(columns), padding=2).permute(1, 2, 0).cpu().numpy())
-
-
 # The journal of a run.
 
 
@@ -880,16 +588,6 @@ def draw_corners(recipe: Recipe, step: int, fabric: Fabric) -> Tensor | None:
     room = config.output_size - config.crop
     corners = np.random.default_rng([meta.seed, 2, step]).integers(0, room + 1, (meta.batch, 2))
     return torch.from_numpy(corners).chunk(fabric.world_size)[fabric.global_rank]
-
-
-def renderer(network: EmbedAndGenerate, fabric: Fabric) -> Callable[[Batch], Tensor]:
-    """A batch to frames [B, 3, O, O] uint8."""
-
-    def render(batch: Batch) -> Tensor:
-        with fabric.autocast():
-            return to_picture(network(batch)[1].frame)
-
-    return render
 
 
 def load_networks(path: Path, state: State) -> None:

@@ -16,33 +16,33 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from generator import losses
+from generator.exam import (
+    Exam,
+    Probes,
+    check_health,
+    judge,
+    prepare_exam,
+    probe,
+    render_control,
+    renderer,
+    score,
+)
 from generator.meta import (
     Ending,
-    Exam,
-    MetaConfig,
-    Probes,
-    Recipe,
     State,
     Status,
-    check_health,
     draw_corners,
-    judge,
     load_networks,
     new_state,
     open_fabric,
     plan,
-    prepare_exam,
-    probe,
-    read_recipe,
-    render_control,
-    renderer,
     save_best,
-    score,
     train,
     update,
     wrap,
 )
 from generator.networks import NetworkConfig
+from generator.recipe import MetaConfig, Recipe, read_recipe
 from generator.samples import Augmentation, draw_episode, read_batch, read_footage
 from thead_eval.data import Dataset, DatasetInfo, PreparedClip, encode_jpeg, open_dataset, write_dataset
 from thead_eval.errors import ConfigError, RunError, TrainingFailed

@@ -14,7 +14,8 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
-from generator.meta import new_state, read_recipe
+from generator.meta import new_state
+from generator.recipe import read_recipe
 from tests.test_meta import dataset  # noqa: F401  # a fixture
 from thead_eval.cli.train import command
 from thead_eval.data import Dataset

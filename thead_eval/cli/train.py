@@ -86,11 +86,12 @@ def command(
     import torch
 
     from generator import meta
+    from generator.recipe import read_recipe
     from thead_eval.data import open_dataset
     from thead_eval.errors import TrainingFailed
 
     asked = {"steps": steps, "shots": shots, "batch": batch, "seed": seed, "precision": precision}
-    settings = meta.read_recipe(recipe, config, {key: value for key, value in asked.items() if value is not None})
+    settings = read_recipe(recipe, config, {key: value for key, value in asked.items() if value is not None})
     dataset = open_dataset(data)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells the precision that was asked for
     fabric = meta.open_fabric(device or ("cuda" if torch.cuda.is_available() else "cpu"), settings.meta.precision)
