@@ -1,0 +1,112 @@
+"""The few-shot system as a generator: a checkpoint, adapted to a person, as a fast talker.
+
+`fewshot` fine-tunes (FT in the paper's tables), `fewshot_ff` is feed-forward (FF).
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from generator import checkpoint
+from generator.adapt import AdaptConfig, Networks, adapt
+from generator.networks import Discriminator, Embedder, Generator
+from generator.talker import FewShotTalker, Origin, Precision, Unfolded, computes_bfloat16, fold
+from thead_eval.errors import CheckpointError
+from thead_eval.types import Clip, Landmarks
+
+BUNDLED = Path(__file__).parent / "checkpoints" / "compact.safetensors"
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """Makes a talker from a few frames. The checkpoint is read at the first."""
+
+    name: str
+    device: torch.device
+    checkpoint: Path
+    config: AdaptConfig | None  # None: feed-forward
+    folded: bool = True  # False: as it was trained, to compare with
+    precision: Precision | None = None  # of the folded talker; None: what the device is fast in
+
+    def adapt(self, support: Clip, landmarks: Landmarks) -> FewShotTalker:
+        """Learn a person.
+
+        Raises:
+            NoFaceFound: no support frame has landmarks.
+            ConfigError: the frames are not square.
+            CheckpointError: the checkpoint is missing, damaged or holds something else.
+            TrainingFailed: a loss became NaN.
+        """
+        loaded = load_networks(self.checkpoint, self.device)
+        if self.config is not None and loaded.networks.D is None:
+            raise CheckpointError(
+                f"'{self.checkpoint}' has no discriminator, which fine-tuning needs; take the generator 'fewshot_ff', "
+                "or a checkpoint that 'theval train' wrote"
+            )
+        adapted = adapt(loaded.networks, support, landmarks, self.config)
+        person = adapted.person
+        network = Unfolded(adapted.G, adapted.psi_prime, person.frames.to(self.device), person.points.to(self.device))
+        origin = Origin(self.name, loaded.sha256, adapted.steps, adapted.seconds)
+        talker = FewShotTalker(support.id, network, person.side, origin)
+        if not self.folded:
+            return talker
+        fast: Precision = "bf16-true" if computes_bfloat16(self.device) else "32-true"
+        return fold(talker, self.precision or fast)
+
+
+def fewshot(device: torch.device) -> FewShot:
+    """Zakharov et al. (ICCV 2019), fine-tuned on the support frames; $THEVAL_CHECKPOINT or the bundled checkpoint."""
+    return FewShot("fewshot", device, _chosen(), AdaptConfig())
+
+
+def fewshot_ff(device: torch.device) -> FewShot:
+    """The same feed-forward: no fine-tuning, a fraction of a second a person."""
+    return FewShot("fewshot_ff", device, _chosen(), None)
+
+
+def _chosen() -> Path:
+    return Path(os.environ.get("THEVAL_CHECKPOINT") or BUNDLED)
+
+
+class Loaded(NamedTuple):
+    """A checkpoint's networks, for all who use it: nobody changes them."""
+
+    networks: Networks
+    sha256: str
+
+
+def load_networks(path: Path, device: torch.device) -> Loaded:
+    """E, G and D where the file has it.
+
+    Raises:
+        CheckpointError: there is no such file, or it is a pickle, truncated, or holds something else.
+    """
+    if path == BUNDLED and not path.is_file():
+        raise CheckpointError(
+            f"there is no bundled checkpoint '{path}'; make one with 'theval train', and name its best.safetensors "
+            "in THEVAL_CHECKPOINT"
+        )
+    changed = path.stat().st_mtime_ns if path.is_file() else 0
+    return _load(path, device, changed)
+
+
+@lru_cache(maxsize=2)
+def _load(path: Path, device: torch.device, changed: int) -> Loaded:
+    """`changed` makes a new file of the same name another one."""
+    saved = checkpoint.load(path)
+    E, G, D = Embedder(saved.config), Generator(saved.config), Discriminator(saved.config)
+    saved.restore("E", E)
+    saved.restore("G", G)
+    has_d = bool(saved.part("D"))
+    if has_d:
+        saved.restore("D", D)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    for network in (E, G, D):
+        network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+    return Loaded(Networks(E, G, D if has_d else None), sha256)
