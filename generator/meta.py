@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -44,7 +45,7 @@ from generator.exam import (
 )
 from generator.networks import Discriminator, Embedder, Generator, NetworkConfig, Output, to_network, view
 from generator.recipe import MetaConfig, Recipe
-from generator.samples import Batch, draw_episode, read_ahead, read_batch, read_footage
+from generator.samples import Batch, Footage, draw_episode, read_ahead, read_batch, read_footage
 from thead_eval.data import Dataset
 from thead_eval.errors import ConfigError, RunError, TrainingFailed
 from thead_eval.results import write_json
@@ -438,7 +439,7 @@ def train(
         DatasetError: there are too few clips or people.
         TrainingFailed: a loss became NaN, or the networks collapsed.
     """
-    meta, config, device, leads = recipe.meta, recipe.network, fabric.device, fabric.global_rank == 0
+    meta, device, leads = recipe.meta, fabric.device, fabric.global_rank == 0
     if meta.batch % fabric.world_size:
         raise ConfigError(f"a batch of {meta.batch} cannot be shared by {fabric.world_size} processes; choose another")
     last = out / "last.safetensors"
@@ -463,19 +464,9 @@ def train(
         control = judge(exam, render_control)
         if state.step == 0:
             journal.write(0, {f"{CONTROL}/{name}": value for name, value in control.items()})
-    share = meta.batch // fabric.world_size
-
-    def make(step: int) -> Batch:
-        first = step * meta.batch + fabric.global_rank * share
-        episodes = [
-            draw_episode(footage, meta.seed, number, meta.shots, recipe.augmentation)
-            for number in range(first, first + share)
-        ]
-        return read_batch(footage, episodes, config, meta.embed)
-
     sums, counted, stop, begin = dict[str, float](), 0, 0, time.monotonic() - state.seconds
     with caught_signals() as caught:
-        for batch in read_ahead(make, state.step, meta.steps, meta.workers):
+        for batch in read_ahead(partial(draw_batch, footage, recipe, fabric), state.step, meta.steps, meta.workers):
             corners = draw_corners(recipe, state.step, fabric)
             parts = update(state, batch.to(device), corners, recipe, content, fabric, nets)
             for name, value in parts.items():
@@ -562,8 +553,9 @@ def open_fabric(device: str, precision: Literal["32-true", "bf16-mixed"]) -> Fab
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     accelerator, _, index = device.partition(":")
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device 'cuda' is not here; pass --device cpu, or see 'theval doctor'")
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here.get(accelerator):
+        raise ConfigError(f"device '{device}' is not here; pass --device cpu, or see 'theval doctor'")
     devices: int | list[int] = [int(index)] if index else local
     # Buffers are those of spectral norm, which every process computes alike from weights that are alike; sent around
     # between two forward passes, they would change under the first one's backward.
@@ -578,6 +570,18 @@ def open_fabric(device: str, precision: Literal["32-true", "bf16-mixed"]) -> Fab
 def wrap(state: State, fabric: Fabric) -> Wrapped:
     """EG and D with the precision and the gradient exchange of `fabric`; W exchanges its rows by itself."""
     return Wrapped(fabric.setup_module(state.EG), fabric.setup_module(state.D))
+
+
+def draw_batch(footage: Footage, recipe: Recipe, fabric: Fabric, step: int) -> Batch:
+    """This process's part of a step's samples."""
+    meta = recipe.meta
+    share = meta.batch // fabric.world_size
+    first = step * meta.batch + fabric.global_rank * share
+    episodes = [
+        draw_episode(footage, meta.seed, number, meta.shots, recipe.augmentation)
+        for number in range(first, first + share)
+    ]
+    return read_batch(footage, episodes, recipe.network, meta.embed)
 
 
 def draw_corners(recipe: Recipe, step: int, fabric: Fabric) -> Tensor | None:
@@ -664,9 +668,7 @@ def plan(recipe: Recipe, dataset: Dataset, fabric: Fabric, hours: float | None =
     seconds = []
     for step in range(3):
         begin = time.monotonic()
-        numbers = range(step * meta.batch, (step + 1) * meta.batch)
-        episodes = [draw_episode(footage, meta.seed, n, meta.shots, recipe.augmentation) for n in numbers]
-        batch = read_batch(footage, episodes, recipe.network, meta.embed).to(device)
+        batch = draw_batch(footage, recipe, fabric, step).to(device)
         update(state, batch, draw_corners(recipe, step, fabric), recipe, content, fabric, nets)
         seconds.append(time.monotonic() - begin)
     each = sum(seconds[1:]) / 2

@@ -19,6 +19,7 @@ from generator.recipe import read_recipe
 from tests.test_meta import dataset  # noqa: F401  # a fixture
 from thead_eval.cli.train import command
 from thead_eval.data import Dataset
+from thead_eval.errors import ConfigError
 
 THEVAL = Path(sys.executable).with_name("theval")
 TINY = """
@@ -99,11 +100,18 @@ def test_a_training_that_diverges_exits_1(dataset: Dataset, tiny: Path, tmp_path
         (("--K", "many"), "'many' is not a number such as 8, or two such as 1,32"),
         (("--K", "1,2,3"), "'1,2,3' is not a number"),
         (("--hours", "0"), "0 is not in the range"),
+        (("--recipe", "tiny"), "'tiny' is not one of 'compact', 'paper256'"),
     ],
 )
 def test_a_wrong_option_is_named(tmp_path: Path, option: tuple[str, str], says: str) -> None:
     made = theval_train("--data", tmp_path, "-o", tmp_path / "run", *option)
     assert made.exit_code == 2 and says in " ".join(made.output.split())
+
+
+def test_a_device_that_is_not_here_is_named(dataset: Dataset, tmp_path: Path) -> None:  # noqa: F811
+    made = theval_train("--data", dataset.path, "-o", tmp_path / "run", "--device", "tpu")
+    assert isinstance(made.exception, ConfigError)
+    assert str(made.exception) == "device 'tpu' is not here; pass --device cpu, or see 'theval doctor'"
 
 
 def test_help_imports_no_torch() -> None:
