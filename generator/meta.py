@@ -460,6 +460,10 @@ def train(
         (out / "samples").mkdir(parents=True, exist_ok=True)
         write_json(out / "training.json", describe(recipe, dataset, fabric))
         journal = Journal(out, state.step)
+        if journal.board is None:
+            say(
+                "no TensorBoard files: it is not installed (pip install 'theval[train]'); the numbers are in metrics.csv"
+            )
         exam = prepare_exam(dataset, recipe, device)
         control = judge(exam, render_control)
         if state.step == 0:
