@@ -461,9 +461,7 @@ def train(
         write_json(out / "training.json", describe(recipe, dataset, fabric))
         journal = Journal(out, state.step)
         if journal.board is None:
-            say(
-                "no TensorBoard files: it is not installed (pip install 'theval[train]'); the numbers are in metrics.csv"
-            )
+            say("TensorBoard is not installed (pip install 'theval[train]'); the numbers are in metrics.csv alone")
         exam = prepare_exam(dataset, recipe, device)
         control = judge(exam, render_control)
         if state.step == 0:
