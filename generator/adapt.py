@@ -13,6 +13,7 @@ knows the warp at the 68 points alone, copying does not give the answer.
 import copy
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -48,6 +49,21 @@ HELD_VIEWS = 4
 
 
 @dataclass(frozen=True)
+class LossWeights:
+    """What L' is made of: the terms of meta-learning without the match."""
+
+    content_networks: tuple[str, ...] = ("efflite0",)
+    content: float = 1.0
+    content_crop: int | None = None  # the content networks see a random square of this side; None: the whole frame
+    adversarial: float = 1.0
+    feature_matching: float = 10.0
+    l1: float = 1.0
+    rgb: float = 0.2  # hybrid: L1 of what is painted, so that psi' learns the person where the mask copies
+    mask: float = 0.0  # hybrid: of the frame, how much is painted
+    flow: float = 0.0  # hybrid: differences of neighbours in the residual flow
+
+
+@dataclass(frozen=True)
 class AdaptConfig:
     """How a person is learnt.
 
@@ -65,18 +81,11 @@ class AdaptConfig:
     eps: float = 1e-5
     ema: float = 0.97  # of psi' and G': what is kept
     anchor: float = 0.0  # part of the way back to where they began that psi' and G' go each step
+    weights: LossWeights | None = None  # None: those that the checkpoint was meta-learnt with
 
     # Early stop: the average that makes the held views best is kept.
     check_every: int = 10
     patience: int = 2  # checks without a better one
-
-    # L': content and adversarial terms, no match. The last two are for the hybrid's picture and the L1 of all.
-    content_networks: tuple[str, ...] = ("efflite0",)
-    content: float = 1.0
-    adversarial: float = 1.0
-    feature_matching: float = 10.0
-    l1: float = 1.0
-    rgb: float = 1.0  # hybrid: L1 of what is painted, so that psi' learns the person where the mask copies
 
     augmentation: Augmentation = GENTLE
     jitter: float = 0.03  # one shot, hybrid: how far the thin-plate warp moves its nodes, of the frame's side
@@ -103,6 +112,7 @@ class Networks(NamedTuple):
     E: Embedder
     G: Generator
     D: Discriminator | None  # fine-tuning alone needs it
+    weights: LossWeights = LossWeights()
 
 
 @dataclass(frozen=True)
@@ -160,9 +170,9 @@ def adapt(networks: Networks, support: Clip, landmarks: Landmarks, config: Adapt
         psi_prime = networks.G.P(e_new)  # [1, A]
     if config is None:
         return Adapted(networks.G, psi_prime, person, 0, time.perf_counter() - begin)
-    assert networks.D is not None, "fine-tuning needs D"
-    G, psi_prime, checks, steps = _fine_tune(networks.G, networks.D, psi_prime, e_new, person, config, support.id)
-    return Adapted(G, psi_prime, person, steps, time.perf_counter() - begin, checks)
+    tuned = _fine_tune(networks, psi_prime, e_new, person, config, support.id)
+    best = min(tuned.checks, key=lambda check: check.loss)
+    return Adapted(tuned.G, tuned.psi_prime, person, best.step, time.perf_counter() - begin, tuned.checks)
 
 
 def prepare(support: Clip, landmarks: Landmarks, config: NetworkConfig) -> Person:
@@ -194,12 +204,20 @@ def embed(E: Embedder, person: Person, device: torch.device) -> Tensor:
     return e.mean(0, keepdim=True)
 
 
+class _Tuned(NamedTuple):
+    G: Generator
+    psi_prime: Tensor
+    checks: tuple[Check, ...]
+
+
 def _fine_tune(
-    G: Generator, D: Discriminator, psi_hat: Tensor, e_new: Tensor, person: Person, config: AdaptConfig, id: str
-) -> tuple[Generator, Tensor, tuple[Check, ...], int]:
-    """The average of G' and psi' that made the held views best, what the checks said, and the step it is of."""
-    device, network = psi_hat.device, G.config
-    content = _load_content(config.content_networks, device)
+    networks: Networks, psi_hat: Tensor, e_new: Tensor, person: Person, config: AdaptConfig, id: str
+) -> _Tuned:
+    """The average of G' and psi' that made the held views best."""
+    G, D = networks.G, networks.D
+    assert D is not None, "fine-tuning needs D"
+    device, network, weights = psi_hat.device, G.config, config.weights or networks.weights
+    content = _load_content(weights.content_networks, device)
     mixed = config.precision == "bf16-mixed" or (config.precision is None and computes_bfloat16(device))
     precision = torch.autocast(device.type, torch.bfloat16, enabled=mixed)
 
@@ -228,7 +246,7 @@ def _fine_tune(
     def check(step: int) -> Check:
         with torch.no_grad(), precision:
             frame = average(held_views.y, average_psi, held_views.sources, held_views.grids).frame
-            loss = config.content * content(frame, held_views.x) + config.l1 * (frame - held_views.x).abs().mean()
+            loss = weights.content * content(frame, held_views.x) + weights.l1 * (frame - held_views.x).abs().mean()
         return Check(step, float(loss))
 
     state = [*averages, *average.buffers()]
@@ -238,25 +256,32 @@ def _fine_tune(
         draw = np.random.default_rng([config.seed, 2, step])
         chosen = [targets[i] for i in _turns(len(targets), step, config)]
         views = _draw_views(person, chosen, draw, network, config).to(device)
-        room = network.output_size - network.crop + 1 if network.crop else 1
-        corners = torch.from_numpy(draw.integers(0, room, (config.batch, 2)))
+        corners = None if network.crop is None else _draw_corners(draw, network.crop, network.output_size, config.batch)
 
         # psi' and G'.
         for parameter in judged:
             parameter.requires_grad_(False)
         with precision:
             output: Output = G(views.y, psi_prime, views.sources, views.grids)
-            parts = {"content": config.content * content(output.frame, views.x)}
-        parts["l1"] = config.l1 * (output.frame - views.x).abs().mean()
-        if output.masks is not None:
-            parts["rgb"] = config.rgb * (output.rgb - views.x).abs().mean()
+            i, j, side = _draw_square(draw, weights.content_crop, network.output_size)
+            square = slice(i, i + side), slice(j, j + side)
+            parts = {"content": weights.content * content(output.frame[..., *square], views.x[..., *square])}
+        parts["l1"] = weights.l1 * (output.frame - views.x).abs().mean()
+        if output.masks is not None and output.flow is not None:
+            parts["rgb"] = weights.rgb * (output.rgb - views.x).abs().mean()
+            parts["mask"] = weights.mask * output.masks[:, -1].mean()
+            rough = output.flow.diff(dim=-1).abs().mean() + output.flow.diff(dim=-2).abs().mean()
+            parts["flow"] = weights.flow * rough
         real, fake = view(views.x, views.y, network, corners), view(output.frame, views.y, network, corners)
         with precision:
             r_fake, fake_features = D(fake.x, fake.y, w)
             with torch.no_grad():
                 _, real_features = D(real.x, real.y, w)
-        parts["adversarial"] = config.adversarial * losses.adversarial_loss(r_fake)
-        parts["feature_matching"] = config.feature_matching * losses.feature_matching_loss(fake_features, real_features)
+        parts["adversarial"] = weights.adversarial * losses.adversarial_loss(r_fake)
+        parts["feature_matching"] = weights.feature_matching * losses.feature_matching_loss(
+            fake_features, real_features
+        )
+        _refuse_nan(parts, id, step, config)
         optimizer.zero_grad()
         torch.autograd.backward(torch.stack(list(parts.values())).sum())
         optimizer.step()
@@ -267,17 +292,12 @@ def _fine_tune(
         with precision:
             both = torch.cat([real.x, fake.x.detach()]), torch.cat([real.y, real.y])
             r_real, r_fake = D(*both, w).r.chunk(2)
-        parts["discriminator"] = losses.discriminator_loss(r_real, r_fake)
+        d_loss = losses.discriminator_loss(r_real, r_fake)
+        _refuse_nan({"discriminator": d_loss}, id, step, config)
         d_optimizer.zero_grad()
-        torch.autograd.backward(parts["discriminator"])
+        torch.autograd.backward(d_loss)
         d_optimizer.step()
 
-        for name, part in parts.items():
-            if not math.isfinite(value := part.item()):
-                raise TrainingFailed(
-                    f"adapting to '{id}': the loss '{name}' is {value} at step {step} of {config.steps}; "
-                    "choose a smaller lr, or the feed-forward generator 'fewshot_ff'"
-                )
         with torch.no_grad():
             if config.anchor:
                 torch._foreach_lerp_(tuned, begun, config.anchor)
@@ -293,7 +313,29 @@ def _fine_tune(
         elif sum(later.step > best.step for later in checks) >= config.patience:
             break
     torch._foreach_copy_(state, kept)
-    return average, average_psi, tuple(checks), best.step
+    return _Tuned(average, average_psi, tuple(checks))
+
+
+def _refuse_nan(parts: Mapping[str, Tensor], id: str, step: int, config: AdaptConfig) -> None:
+    """Before a backward pass: that of a warp with NaN in its grid ends the process."""
+    for name, value in zip(parts, torch.stack(list(parts.values())).tolist(), strict=True):
+        if not math.isfinite(value):
+            raise TrainingFailed(
+                f"adapting to '{id}': the loss '{name}' is {value} at step {step} of {config.steps}; "
+                "choose a smaller lr, or the feed-forward generator 'fewshot_ff'"
+            )
+
+
+def _draw_corners(draw: np.random.Generator, crop: int, side: int, count: int) -> Tensor:
+    """Upper left pixels [count, 2] of squares that D sees."""
+    return torch.from_numpy(draw.integers(0, side - crop + 1, (count, 2)))
+
+
+def _draw_square(draw: np.random.Generator, crop: int | None, side: int) -> tuple[int, int, int]:
+    """Upper left pixel and side of what the content networks see."""
+    crop = side if crop is None else min(crop, side)
+    i, j = draw.integers(0, side - crop + 1, 2)
+    return int(i), int(j), crop
 
 
 @lru_cache(maxsize=2)

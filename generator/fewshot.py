@@ -4,8 +4,9 @@
 """
 
 import hashlib
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from generator import checkpoint
-from generator.adapt import AdaptConfig, Networks, adapt
+from generator.adapt import AdaptConfig, LossWeights, Networks, adapt
 from generator.networks import Discriminator, Embedder, Generator
 from generator.talker import FewShotTalker, Origin, Precision, Unfolded, computes_bfloat16, fold
 from thead_eval.errors import CheckpointError
@@ -32,6 +33,15 @@ class FewShot:
     config: AdaptConfig | None  # None: feed-forward
     folded: bool = True  # False: as it was trained, to compare with
     precision: Precision | None = None  # of the folded talker; None: what the device is fast in
+
+    @property
+    def checkpoint_sha256(self) -> str:
+        """Of the checkpoint's file.
+
+        Raises:
+            CheckpointError: as `adapt`.
+        """
+        return load_networks(self.checkpoint, self.device).sha256
 
     def adapt(self, support: Clip, landmarks: Landmarks) -> FewShotTalker:
         """Learn a person.
@@ -100,8 +110,9 @@ def _load(path: Path, device: torch.device, changed: int) -> Loaded:
     """`changed` makes a new file of the same name another one."""
     saved = checkpoint.load(path)
     E, G, D = Embedder(saved.config), Generator(saved.config), Discriminator(saved.config)
-    saved.restore("E", E)
-    saved.restore("G", G)
+    averaged = "average_" if saved.part("average_G") else ""  # in what a training continues from
+    saved.restore(f"{averaged}E", E)
+    saved.restore(f"{averaged}G", G)
     has_d = bool(saved.part("D"))
     if has_d:
         saved.restore("D", D)
@@ -109,4 +120,13 @@ def _load(path: Path, device: torch.device, changed: int) -> Loaded:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     for network in (E, G, D):
         network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-    return Loaded(Networks(E, G, D if has_d else None), sha256)
+    return Loaded(Networks(E, G, D if has_d else None, _loss_weights(saved)), sha256)
+
+
+def _loss_weights(saved: checkpoint.Checkpoint) -> LossWeights:
+    """Those that the networks were meta-learnt with."""
+    meta = json.loads(saved.metadata.get("meta", "{}"))
+    given = {field.name: meta[field.name] for field in fields(LossWeights) if field.name in meta}
+    if "content_networks" in given:
+        given["content_networks"] = tuple(given["content_networks"])
+    return LossWeights(**given)

@@ -49,6 +49,8 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     "generator": {
         "copy": "generator.copy:copy",
         "warp": "generator.warp:warp",
+        "fewshot": "generator.fewshot:fewshot",
+        "fewshot_ff": "generator.fewshot:fewshot_ff",
     },
     "detector": {},
 }
