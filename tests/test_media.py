@@ -2,7 +2,11 @@
 
 import resource
 import signal
+import subprocess
+import sys
+from fractions import Fraction
 from pathlib import Path
+from xml.etree import ElementTree
 
 import av
 import numpy as np
@@ -11,7 +15,17 @@ import torch
 from PIL import Image
 
 from thead_eval.errors import MediaError
-from thead_eval.media import iter_frames, probe_video, read_clip, read_image, read_metadata, write_clip
+from thead_eval.media import (
+    iter_frames,
+    open_writer,
+    probe_video,
+    read_clip,
+    read_image,
+    read_metadata,
+    write_clip,
+    write_image,
+    write_images,
+)
 from thead_eval.types import Clip
 
 
@@ -85,6 +99,154 @@ def test_synthetic_clip_says_so_in_its_metadata(tmp_path: Path, name: str) -> No
     assert tags["shots"] == "8"
     write_clip(tmp_path / name, noise_clip())
     assert "comment" not in read_metadata(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+def test_a_synthetic_file_carries_xmp_after_all_else(tmp_path: Path, name: str) -> None:
+    write_clip(tmp_path / name, noise_clip(), synthetic="warp")
+    content = (tmp_path / name).read_bytes()
+    boxes, at = [], 0
+    while at < len(content):
+        size = int.from_bytes(content[at : at + 4], "big")
+        boxes.append((content[at + 4 : at + 8], content[at + 8 : at + size]))
+        at += size
+    kind, box = boxes[-1]
+    assert at == len(content) and kind == b"uuid" and box[:16].hex() == "be7acfcb97a942e89c71999491e3afac"
+    tree = ElementTree.fromstring(box[16:].decode())
+    assert any(value.endswith("/trainedAlgorithmicMedia") for node in tree.iter() for value in node.attrib.values())
+    assert len(read_clip(tmp_path / name)) == 5
+
+
+def test_pictures_are_marked_too(tmp_path: Path) -> None:
+    frames = noise_clip(3).frames  # of which no two are alike: a GIF joins those
+    for name in ("a.png", "a.jpg", "a.gif"):
+        write_images(tmp_path / name, frames if name == "a.gif" else frames[:1], seconds=0.2, synthetic="warp")
+        write_images(tmp_path / f"plain-{name}", frames[:1])
+        with Image.open(tmp_path / name) as image:
+            assert "Synthetic media made by theval generator warp" in str(image.info), name
+        assert b"trainedAlgorithmicMedia" in (tmp_path / name).read_bytes(), name
+        assert b"ynthetic" not in (tmp_path / f"plain-{name}").read_bytes()
+    with Image.open(tmp_path / "a.gif") as image:
+        assert (image.n_frames, image.info["duration"]) == (3, 200)  # type: ignore[attr-defined]  # of a GIF
+    assert torch.equal(read_image(tmp_path / "a.png"), frames[0])
+    with pytest.raises(MediaError, match=r"suffix '\.bmp' is not \.png, \.jpg or \.gif"):
+        write_image(tmp_path / "a.bmp", frames[0])
+    with pytest.raises(MediaError, match="cannot write"):
+        write_image(tmp_path / "absent" / "a.png", frames[0])
+
+
+def test_colours_are_stated_as_they_are_coded(tmp_path: Path) -> None:
+    """Players take a large picture without a word for BT.709 and FFmpeg's own conversion is BT.601."""
+    green = torch.zeros(2, 3, 48, 64, dtype=torch.uint8)
+    green[:, 1] = 200
+    write_clip(tmp_path / "a.mp4", Clip("green", green, 25.0))
+    with av.open(tmp_path / "a.mp4") as container:
+        frame = next(container.decode(video=0))
+    assert (frame.colorspace, frame.color_primaries, frame.color_range) == (1, 1, 1)
+    assert abs(int(frame.to_ndarray()[0, 0]) - (16 + 0.7152 * 219 * 200 / 255)) <= 1
+    assert (read_clip(tmp_path / "a.mp4").frames.float() - green.float()).abs().max() <= 3
+
+
+def test_frames_are_written_as_they_come(tmp_path: Path) -> None:
+    clip = noise_clip(frames=7)
+    with open_writer(tmp_path / "a.mkv", clip.size, clip.fps, lossless=True) as write:
+        for frame in clip.frames:
+            write(frame[None])
+        assert not (tmp_path / "a.mkv").exists()
+    write_clip(tmp_path / "b.mkv", clip, lossless=True)
+    assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()
+
+
+def test_what_fails_on_the_way_leaves_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("earlier")
+    with pytest.raises(ZeroDivisionError), open_writer(tmp_path / "a.mp4", (48, 64), 25.0) as write:
+        write(noise_clip().frames)
+        1 / 0  # noqa: B018  # what a generator may do
+    with pytest.raises(MediaError, match="there were no frames"), open_writer(tmp_path / "a.mp4", (48, 64), 25.0):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    assert (tmp_path / "a.mp4").read_text() == "earlier"
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys, torch\n"
+        "from pathlib import Path\n"
+        "from thead_eval.errors import MediaError\n"
+        "from thead_eval.media import write_clip\n"
+        "from thead_eval.types import Clip\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "generator = torch.Generator().manual_seed(0)\n"
+        "noise = torch.randint(0, 256, (40, 3, 64, 64), dtype=torch.uint8, generator=generator)\n"
+        "try:\n"
+        "    write_clip(Path(sys.argv[1]), Clip('noise', noise, 25.0))\n"
+        "except MediaError as error:\n"
+        "    print(error)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, tmp_path / "a.mp4"], capture_output=True, text=True)
+    assert "cannot write" in ran.stdout and "File too large" in ran.stdout, ran.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def write_with_sound(path: Path, codec: str, seconds: float = 2.0, beep: float = 1.0) -> None:
+    """Pictures at 10 a second with silence, in which a tone begins at `beep`."""
+    with av.open(path, "w") as container:
+        video, audio = container.add_stream("libx264", rate=10), container.add_stream(codec, rate=16000)
+        assert isinstance(audio, av.AudioStream)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio.codec_context.layout = "mono"
+        for picture in noise_clip(round(10 * seconds)).frames:
+            rgb = picture.permute(1, 2, 0).contiguous().numpy()
+            container.mux(video.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        container.mux(video.encode(None))
+        time = np.arange(round(16000 * seconds)) / 16000
+        tone = (0.5 * np.sin(2 * np.pi * 440 * time) * (time >= beep)).astype(np.float32)
+        for start in range(0, len(tone), 1024):
+            frame = av.AudioFrame.from_ndarray(tone[None, start : start + 1024], format="fltp", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16000, start, Fraction(1, 16000)
+            container.mux(audio.encode(frame))
+        container.mux(audio.encode(None))
+
+
+def hear(path: Path) -> tuple[str, float, float]:
+    """The sound's codec, when the tone begins, and when all ends, in seconds."""
+    with av.open(path) as container:
+        stream = container.streams.audio[0]
+        begin, end = 99.0, 0.0
+        for frame in container.decode(stream):
+            samples = np.abs(frame.to_ndarray().astype(np.float64))
+            samples = samples / (32768 if frame.format.name.startswith("s16") else 1)
+            assert frame.time is not None
+            loud = np.flatnonzero(samples.max(0) > 0.2)
+            if len(loud):
+                begin = min(begin, frame.time + loud[0] / stream.rate)
+            end = frame.time + frame.samples / stream.rate
+        return stream.codec_context.name, begin, end
+
+
+@pytest.mark.parametrize(
+    ("source", "codec", "target", "kept"),
+    [("a.mp4", "aac", "b.mp4", "aac"), ("a.mkv", "libmp3lame", "b.mp4", "mp3"), ("a.avi", "adpcm_ms", "b.mp4", "aac")],
+)
+def test_sound_is_taken_over_in_time(tmp_path: Path, source: str, codec: str, target: str, kept: str) -> None:
+    write_with_sound(tmp_path / source, codec)
+    for name in (target, f"again-{target}"):
+        with open_writer(tmp_path / name, (48, 64), 10.0, synthetic="warp", sound=tmp_path / source) as write:
+            write(noise_clip(15).frames)  # fewer than the source has
+    assert (tmp_path / target).read_bytes() == (tmp_path / f"again-{target}").read_bytes()
+    name, begin, end = hear(tmp_path / target)
+    assert name.startswith(kept)  # the decoder of MP3 is called mp3float
+    assert begin == pytest.approx(hear(tmp_path / source)[1], abs=0.03)
+    assert end == pytest.approx(1.5, abs=0.15)
+    assert len(read_clip(tmp_path / target)) == 15
+
+
+def test_a_video_without_sound_has_none_to_give(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4", noise_clip())
+    with pytest.raises(MediaError, match=r"a\.mp4' has no sound to take over"):
+        with open_writer(tmp_path / "b.mp4", (48, 64), 10.0, sound=tmp_path / "a.mp4") as write:
+            write(noise_clip().frames)
+    assert not (tmp_path / "b.mp4").exists()
 
 
 def test_batches_stream_all_frames_in_order(tmp_path: Path) -> None:

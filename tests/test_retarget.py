@@ -97,3 +97,47 @@ def test_what_cannot_be_done_says_so(driving: Landmarks, source: Tensor) -> None
         relative_motion(driving, nothing.points[0])
     with pytest.raises(ValueError, match=r"must be \[68, 2\]"):
         relative_motion(driving, source[:5])
+
+
+def test_expression_and_head_are_the_two_parts_of_all(driving: Landmarks, source: Tensor) -> None:
+    head, expression = (relative_motion(driving, source, 7, motion).points for motion in ("head", "expression"))
+    torch.testing.assert_close(head[7], source, rtol=0, atol=1e-4)
+    torch.testing.assert_close(expression[7], source, rtol=0, atol=1e-4)
+    assert (head - source).abs().max() > 10 and (expression - source).abs().max() > 10
+
+
+def test_a_turn_of_the_head_is_no_expression(source: Tensor) -> None:
+    driving = track([Pose(), Pose(yaw=0.3), Pose(pitch=0.2), Pose(roll=0.3, x=0.2, zoom=0.1)], identity=5)
+    eyes = (source[36] - source[45]).norm()
+    turned = (relative_motion(driving, source, 0).points - source).norm(dim=-1)
+    left = (relative_motion(driving, source, 0, "expression").points - source).norm(dim=-1)
+    assert turned[1:].max(1).values.gt(0.15 * eyes).all()
+    assert left.mean(1).max() < 0.03 * eyes and left.max() < 0.12 * eyes
+
+
+def test_an_expression_is_no_turn_of_the_head(source: Tensor) -> None:
+    driving = track([Pose(), Pose(mouth=1.0), Pose(blink=1.0), Pose(brows=1.0), Pose(smile=1.0)], identity=5)
+    eyes = (source[36] - source[45]).norm()
+    head = (relative_motion(driving, source, 0, "head").points - source).norm(dim=-1)
+    assert head[:, 17:].max() < 0.02 * eyes
+    assert head.max() < 0.07 * eyes  # the jaw's sides count in part as the head's outline
+    whole, expression = (relative_motion(driving, source, 0, motion).points for motion in ("all", "expression"))
+    torch.testing.assert_close(whole[:, 17:], expression[:, 17:], rtol=0, atol=0.02 * float(eyes))
+
+
+def test_a_blink_closes_narrow_and_wide_eyes_alike(source: Tensor) -> None:
+    driving = track([Pose(), Pose(blink=0.5), Pose(blink=1.0)], identity=5)
+    for factor in (0.4, 1.0, 1.8):
+        eyes = source.clone()
+        for upper, lower in ((37, 41), (38, 40), (43, 47), (44, 46)):
+            eyes[upper] = source[lower] + factor * (source[upper] - source[lower])
+        result = relative_motion(driving, eyes, 0).points
+        opening = (result[:, 41] - result[:, 37]).norm(dim=-1)
+        torch.testing.assert_close(opening / opening[0], torch.tensor([1.0, 0.5, 0.0]), rtol=0, atol=0.03)
+
+
+def test_lips_do_not_pass_through_each_other(source: Tensor) -> None:
+    driving = track([Pose(mouth=0.5), Pose()], identity=5)  # from open to closed
+    result = relative_motion(driving, source, 0).points[1]  # onto lips that are closed already
+    gap = result[[67, 66, 65], 1] - result[[61, 62, 63], 1]
+    assert gap.min() > -0.01

@@ -7,7 +7,7 @@ The dlib backends work without torch, which would take most of a worker process'
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,14 @@ Boxes = NDArray[np.float32]  # [n, 5] x0, y0, x1, y1, score; or [n, 4] without t
 Points = NDArray[np.float32]  # [n, 68, 2]
 PictureDetector = Callable[[Sequence[Picture]], list[Boxes]]  # of pictures of one size: an array of boxes for each
 PictureLandmarker = Callable[[Sequence[Picture], Boxes], Points]  # a picture and its box, a row for each
+
+
+class FivePoints(NamedTuple):
+    """What MTCNN finds in one picture."""
+
+    boxes: Boxes  # [n, 5], as dlib's are
+    points: NDArray[np.float32]  # [n, 5, 2] the eyes, the nose, the corners of the mouth; left in the picture first
+
 
 CONFIDENT: dict[DetectorName, float] = {"dlib": 0.0, "mtcnn": 0.9}  # a box with this score is a face
 DOUBTFUL: dict[DetectorName, float] = {"dlib": -0.6, "mtcnn": 0.6}  # one with this score confirms a face known there
@@ -106,6 +114,22 @@ def _load_dlib_detector(threshold: float) -> PictureDetector:
 
 
 def _load_mtcnn(threshold: float, device: str) -> PictureDetector:
+    find = load_five_points(threshold, device)
+
+    def detect(pictures: Sequence[Picture]) -> list[Boxes]:
+        batches = [pictures[n : n + MTCNN_BATCH] for n in range(0, len(pictures), MTCNN_BATCH)]
+        return [faces.boxes for batch in batches for faces in find(batch)]
+
+    return detect
+
+
+def load_five_points(threshold: float, device: str = "cpu") -> Callable[[Sequence[Picture]], list[FivePoints]]:
+    """MTCNN with all that it gives, of pictures of one size: boxes, and five points that hold in profile too.
+
+    Raises:
+        WeightsMissing: a network's file is not on this machine.
+        WeightsCorrupt: it is another file.
+    """
     import torch
     from facenet_pytorch import MTCNN
     from facenet_pytorch.models.utils.detect_face import detect_face
@@ -114,14 +138,11 @@ def _load_mtcnn(threshold: float, device: str) -> PictureDetector:
         weights.path(name)  # the package reads its own files; here they are verified
     network = MTCNN(device=torch.device(device))
 
-    def detect(pictures: Sequence[Picture]) -> list[Boxes]:
-        return [boxes for n in range(0, len(pictures), MTCNN_BATCH) for boxes in batch(pictures[n : n + MTCNN_BATCH])]
-
-    def batch(pictures: Sequence[Picture]) -> list[Boxes]:
+    def find(pictures: Sequence[Picture]) -> list[FivePoints]:
         smallest = max(20, round(MTCNN_SMALLEST * min(pictures[0].shape[:2])))
         # `MTCNN.forward` fails on a batch in which one picture has no face; what it calls inside does not.
         with torch.no_grad():
-            found, _ = detect_face(
+            found, points = detect_face(
                 np.stack(pictures),
                 smallest,
                 network.pnet,
@@ -131,7 +152,10 @@ def _load_mtcnn(threshold: float, device: str) -> PictureDetector:
                 network.factor,
                 network.device,
             )
-        return [as_dlib(np.array(rows, np.float32).reshape(-1, 5)) for rows in found]
+        return [
+            FivePoints(as_dlib(np.array(rows, np.float32).reshape(-1, 5)), np.array(own, np.float32).reshape(-1, 5, 2))
+            for rows, own in zip(found, points, strict=True)
+        ]
 
     def as_dlib(boxes: Boxes) -> Boxes:
         height = boxes[:, 3] - boxes[:, 1]
@@ -140,7 +164,7 @@ def _load_mtcnn(threshold: float, device: str) -> PictureDetector:
         y = (boxes[:, 1] + boxes[:, 3]) / 2 + MTCNN_DROP * height
         return np.stack([x - half, y - half, x + half, y + half, boxes[:, 4]], axis=1).astype(np.float32)
 
-    return detect
+    return find
 
 
 def _load_dlib_landmarker() -> PictureLandmarker:

@@ -253,15 +253,16 @@ def write_images(path: Path, frames: Tensor, *, seconds: float = 0.1, synthetic:
 def _whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which gets its name when all of it is there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with _writing(path):
+        file = temporary.open("w+b")
     try:
+        yield file
         with _writing(path):
-            file = temporary.open("w+b")
-        with file:
-            yield file
-            with _writing(path):
-                file.close()
-                temporary.replace(path)
+            file.close()
+            temporary.replace(path)
     except BaseException:
+        with suppress(OSError):  # of a full disk: what is left in the buffer is refused once more
+            file.close()
         temporary.unlink(missing_ok=True)
         raise
 
@@ -332,11 +333,12 @@ def _read_sound(path: Path, output: av.container.OutputContainer) -> Iterator[It
         begin = Fraction(0)
         if video.start_time and video.time_base:
             begin = video.start_time * video.time_base
-        if source.codec_context.name in output.supported_codecs:
+        if source.codec_context.codec.canonical_name in output.supported_codecs:
             yield _copy_sound(container, source, output.add_stream_from_template(source), begin)
         else:
             aac = output.add_stream("aac", rate=source.codec_context.sample_rate)
-            aac.codec_context.layout = source.codec_context.layout.name
+            layout = source.codec_context.layout  # of some files it states no more than a number
+            aac.codec_context.layout = {1: "mono", 2: "stereo"}.get(layout.nb_channels, layout.name)
             yield _encode_sound(container, source, aac, begin)
 
 
