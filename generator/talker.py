@@ -199,32 +199,32 @@ class Folded(nn.Module):
         side = self.config.output_size
         chosen = candidates.choose(self.points, points, self.config)  # [B, C]
         bent = chosen[:, : max(self.config.candidates - 1, 1)]
-        return self.bend_and_paint(y, chosen, spline_nodes(self.points[bent], points, (side, side)))
+        nodes = spline_nodes(self.points[bent], points, (side, side))
+        return self.bend_and_paint(y, self.pictures[chosen], self.seen[chosen], nodes)
 
     def paint(self, y: Tensor) -> Tensor:
         """Output 'rgb'."""
         rgb, _, _ = self._trunk(y)
         return rgb
 
-    def bend_and_paint(self, y: Tensor, chosen: Tensor, nodes: Tensor) -> Tensor:
-        """Output 'hybrid', from support frames `chosen` [B, C] and the nodes [B, C - 1 or 1, 2, rows, columns] of the
-        splines that bend them; the last candidate is not bent."""
-        B, C = chosen.shape
-        O = self.config.output_size
+    def bend_and_paint(self, y: Tensor, pictures: Tensor, seen: Tensor, nodes: Tensor) -> Tensor:
+        """Output 'hybrid', from support frames at both sizes [B, C, 3, O, O] and [B, C, 3, S, S], and the nodes
+        [B, C - 1 or 1, 2, rows, columns] of the splines that bend them; the last candidate is not bent."""
+        B, C, _, O, _ = pictures.shape
         if C > 1:
             nodes = torch.cat([nodes, self.still.expand(B, 1, -1, -1, -1)], 1)
         nodes = nodes.flatten(0, 2)  # [B * C * 2, rows, columns]
 
         # What the trunk sees. Unlike pixels' centres, a picture's corners are the same at both sizes.
         grids = self.nodes_to_size @ nodes @ self.nodes_to_size.mT * ((O - 1) / O)
-        seen = _sample(self.seen[chosen].flatten(0, 1), grids, align_corners=False)  # [B * C, 3, S, S]
+        seen = _sample(seen.flatten(0, 1), grids, align_corners=False)  # [B * C, 3, S, S]
         rgb, masks, flow = self._trunk(torch.cat([y, seen.view(B, -1, *seen.shape[2:])], 1))
 
         grids = self.nodes_to_output @ nodes @ self.nodes_to_output.mT
         grids = grids.baddbmm_(
             self.flow_to_output @ flow.flatten(0, 1), self.flow_to_output.mT.expand(grids.shape[0], -1, -1)
         )
-        warped = _sample(self.pictures[chosen].flatten(0, 1), grids, align_corners=True).view(B, C, 3, O, O)
+        warped = _sample(pictures.flatten(0, 1), grids, align_corners=True).view(B, C, 3, O, O)
         masks = F.interpolate(masks, size=(O, O), mode="bilinear")  # [B, C + 1, O, O]
         frame = rgb.mul_(masks[:, C:])
         for c in range(C):
