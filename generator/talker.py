@@ -217,14 +217,15 @@ class Folded(nn.Module):
 
         # What the trunk sees. Unlike pixels' centres, a picture's corners are the same at both sizes.
         grids = self.nodes_to_size @ nodes @ self.nodes_to_size.mT * ((O - 1) / O)
-        seen = _sample(seen.flatten(0, 1), grids, align_corners=False)  # [B * C, 3, S, S]
+        seen = _sample(seen.flatten(0, 1), grids, "bilinear", align_corners=False)  # [B * C, 3, S, S]
         rgb, masks, flow = self._trunk(torch.cat([y, seen.view(B, -1, *seen.shape[2:])], 1))
 
         grids = self.nodes_to_output @ nodes @ self.nodes_to_output.mT
         grids = grids.baddbmm_(
             self.flow_to_output @ flow.flatten(0, 1), self.flow_to_output.mT.expand(grids.shape[0], -1, -1)
         )
-        warped = _sample(pictures.flatten(0, 1), grids, align_corners=True).view(B, C, 3, O, O)
+        warped = _sample(pictures.flatten(0, 1), grids, "bicubic", align_corners=True)
+        warped = warped.clamp_(-1, 1).view(B, C, 3, O, O)
         masks = F.interpolate(masks, size=(O, O), mode="bilinear")  # [B, C + 1, O, O]
         frame = rgb.mul_(masks[:, C:])
         for c in range(C):
@@ -352,10 +353,10 @@ def _growth(few: int, many: int, *, align_corners: bool) -> Tensor:
     return grown[0].mT.contiguous()
 
 
-def _sample(sources: Tensor, grids: Tensor, *, align_corners: bool) -> Tensor:
+def _sample(sources: Tensor, grids: Tensor, mode: str, *, align_corners: bool) -> Tensor:
     """Pictures [N, 3, H, W] at grids [N * 2, h, w]; beyond the border the edge pixel continues."""
     places = grids.view(-1, 2, *grids.shape[1:]).permute(0, 2, 3, 1)  # [N, h, w, 2]
-    return F.grid_sample(sources, places, mode="bilinear", padding_mode="border", align_corners=align_corners)
+    return F.grid_sample(sources, places, mode=mode, padding_mode="border", align_corners=align_corners)
 
 
 def fold(talker: FewShotTalker, precision: Precision) -> FewShotTalker:
