@@ -33,6 +33,7 @@ class FewShot:
     config: AdaptConfig | None  # None: feed-forward
     folded: bool = True  # False: as it was trained, to compare with
     precision: Precision | None = None  # of the folded talker; None: what the device is fast in
+    compiled: bool = False  # the folded talker by torch.compile: faster, after a minute
 
     @property
     def checkpoint_sha256(self) -> str:
@@ -66,7 +67,10 @@ class FewShot:
         if not self.folded:
             return talker
         fast: Precision = "bf16-true" if computes_bfloat16(self.device) else "32-true"
-        return fold(talker, self.precision or fast)
+        folded = fold(talker, self.precision or fast)
+        if self.compiled:
+            folded.network.compile()
+        return folded
 
 
 def fewshot(device: torch.device) -> FewShot:
