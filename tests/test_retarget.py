@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thead_eval.errors import NoFaceFound
-from thead_eval.retarget import find_neutral, relative_motion
+from thead_eval.retarget import absolute_motion, find_neutral, relative_motion
 from thead_eval.synthetic import Pose, head_clip, make_head, make_scene, render_head
 from thead_eval.types import Landmarks
 
@@ -141,3 +141,18 @@ def test_lips_do_not_pass_through_each_other(source: Tensor) -> None:
     result = relative_motion(driving, source, 0).points[1]  # onto lips that are closed already
     gap = result[[67, 66, 65], 1] - result[[61, 62, 63], 1]
     assert gap.min() > -0.01
+
+
+def test_the_same_person_is_taken_as_posed_wherever_the_camera_stood(driving: Landmarks) -> None:
+    support = driving.take([11, 30])
+    result = absolute_motion(moved(driving, 1.7, 0.0, (40.0, -25.0)), support)
+    torch.testing.assert_close(result.points, driving.points, rtol=0, atol=0.02)
+    points, found = driving.points.clone(), driving.found.clone()
+    points[11], found[11] = torch.nan, False
+    without = absolute_motion(moved(Landmarks(points, found), 0.6, 0.0, (5.0, 5.0)), support)
+    torch.testing.assert_close(without.points[12:], driving.points[12:], rtol=0, atol=0.02)
+    assert without.points[11].isnan().all()
+    nothing = Landmarks(points[11:12], found[11:12])
+    for pair in ((nothing, support), (driving, nothing)):
+        with pytest.raises(NoFaceFound, match=r"none of 1 (driving|support) frames has landmarks"):
+            absolute_motion(*pair)

@@ -24,7 +24,6 @@ from thead_eval.tracks import (
     NamedTrack,
     TrackInfo,
     bridge_gaps,
-    points_in_head_crop,
     read_driver,
     read_track,
     take_out_jitter,
@@ -141,19 +140,12 @@ def test_jitter_goes_and_motion_stays() -> None:
     t = torch.arange(40.0)[:, None, None]
     smooth = (100 + 2 * t - 0.03 * t * t) * torch.ones(68, 2)
     noise = torch.randn(40, 68, 2, generator=torch.Generator().manual_seed(0))
-    clean, noisy = (take_out_jitter(track_of(points).landmarks).points for points in (smooth, smooth + noise))
+    clean, noisy = (take_out_jitter(track_of(points).landmarks, 25.0).points for points in (smooth, smooth + noise))
     torch.testing.assert_close(clean, smooth, rtol=0, atol=1e-3)  # a parabola is its own smoothing
     assert (noisy - smooth).std() < 0.75 * noise.std()
-    short = track_of(smooth[:3]).landmarks
-    assert take_out_jitter(short) is short
-
-
-def test_the_head_crop_is_that_of_prepare() -> None:
-    points = head_clip(3, 4, 200)[1].points + torch.tensor([300.0, 100.0])
-    info = TrackInfo(name="wide", fps=25.0, height=480, width=800)
-    cropped = points_in_head_crop(track_of(points).landmarks, info, 256)
-    assert cropped.min() > 0 and cropped.max() < 255
-    assert 0.25 * 256 < eyes_apart(cropped) < 0.45 * 256
+    short, slow = track_of(smooth[:3]).landmarks, track_of(smooth).landmarks
+    assert take_out_jitter(short, 25.0) is short
+    assert take_out_jitter(slow, 12.5) is slow
 
 
 # Files.

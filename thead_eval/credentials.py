@@ -37,7 +37,12 @@ def read_signing_key(certificate: Path, key: Path) -> SigningKey:
     """
     try:
         import c2pa
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+        from cryptography.hazmat.primitives.serialization import (
+            Encoding,
+            NoEncryption,
+            PrivateFormat,
+            load_pem_private_key,
+        )
         from cryptography.x509 import load_pem_x509_certificates
     except ImportError:
         raise ConfigError(
@@ -54,12 +59,14 @@ def read_signing_key(certificate: Path, key: Path) -> SigningKey:
     except ValueError as error:
         raise ConfigError(f"'{certificate}' is not a PEM certificate chain ({error}); give another file") from error
     try:
-        algorithm = _algorithm(load_pem_private_key(secret, password=None))
+        private = load_pem_private_key(secret, password=None)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"'{key}' is not a PEM private key without a password ({error}); give another") from error
+    algorithm = _algorithm(private)
     if algorithm is None:
         raise ConfigError(f"'{key}' is of a kind that C2PA does not sign with; give an EC, Ed25519 or RSA key")
-    signing = SigningKey(chain, secret, algorithm)
+    # The one form that C2PA's library reads.
+    signing = SigningKey(chain, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), algorithm)
     picture = io.BytesIO()
     Image.new("RGB", (8, 8)).save(picture, "PNG")
     try:
@@ -96,7 +103,7 @@ def sign(path: Path, key: SigningKey, generator: str) -> None:
 def _signer(key: SigningKey) -> "Signer":
     import c2pa
 
-    return c2pa.Signer.from_info(c2pa.C2paSignerInfo(key.algorithm, key.certificate, key.key, b""))
+    return c2pa.Signer.from_info(c2pa.C2paSignerInfo(key.algorithm, key.certificate, key.key, None))
 
 
 def _claim(title: str, generator: str) -> dict[str, Any]:  # Any: JSON

@@ -17,8 +17,8 @@ from thead_eval.marking import label_frames
 from thead_eval.media import open_writer, read_image, write_image, write_images
 from thead_eval.pasting import Place, find_place, paste
 from thead_eval.portraits import Portrait, choose_face, crop_face, draw_faces, find_faces
-from thead_eval.retarget import Motion, find_neutral, relative_motion
-from thead_eval.tracks import DrivingTrack, bridge_gaps, points_in_head_crop, read_driver, take_out_jitter
+from thead_eval.retarget import Motion, absolute_motion, find_neutral, relative_motion
+from thead_eval.tracks import DrivingTrack, bridge_gaps, read_driver, take_out_jitter
 from thead_eval.types import Clip, FewShotGenerator, Landmarks, Talker
 
 CHUNK = 32  # driving rows animated at a time: a bound on memory
@@ -71,8 +71,15 @@ class Made:
     manifest: str
 
 
-def animate_photos(config: PuppetConfig, progress: Progress = lambda *_: None) -> Made:
+def animate_photos(
+    config: PuppetConfig, progress: Progress = lambda *_: None, keep: Callable[[Talker], None] = lambda _: None
+) -> Made:
     """Write a video of the person in the photos, moved by the driver, with its row in the folder's manifest.
+
+    Args:
+        config: What to do.
+        progress: Is told how far it is.
+        keep: Is given the talker before it is animated.
 
     Raises:
         ConfigError, MediaError, NoFaceFound, PluginError: an option, a file, a face or the generator will not do.
@@ -82,7 +89,7 @@ def animate_photos(config: PuppetConfig, progress: Progress = lambda *_: None) -
     portraits = read_portraits(config.photos, config.size, config.face, config.show_crop)
     track = read_driver(config.drive, progress=progress)
     support, landmarks = join_support(portraits)
-    driving = drive(track, support.size[0], landmarks, config)
+    driving = drive(track, landmarks, config)
 
     progress("adapting", 0, 1)
     generator: FewShotGenerator = factory(torch.device(config.device))
@@ -90,6 +97,7 @@ def animate_photos(config: PuppetConfig, progress: Progress = lambda *_: None) -
     talker = generator.adapt(support, landmarks)
     adapted = time.monotonic()
     progress("adapting", 1, 1)
+    keep(talker)
     sound = Path(config.drive) if config.sound else None
     preview = Preview(config.preview, len(driving), track.info.fps)
     frames = compose(animate(talker, driving, track.info.fps, generator.name), portraits[0], config)
@@ -211,20 +219,20 @@ def join_support(portraits: list[Portrait]) -> tuple[Clip, Landmarks]:
     return Clip(portraits[0].name, frames, 25.0), Landmarks(points, torch.ones(len(points), dtype=torch.bool))
 
 
-def drive(track: DrivingTrack, size: int, support: Landmarks, config: PuppetConfig) -> Landmarks:
+def drive(track: DrivingTrack, support: Landmarks, config: PuppetConfig) -> Landmarks:
     """The track as points in the support frames' pixels.
 
     Another person's movement is transferred to the support frame that is most at rest; the same person's poses are
-    taken as they lie in the head crop that `theval prepare` would cut out of the video.
+    taken as they are.
 
     Raises:
         NoFaceFound: the track has no face, or loses it for too long.
     """
     bridged = bridge_gaps(track, hold=config.hold)
     if config.smooth:
-        bridged = take_out_jitter(bridged)
+        bridged = take_out_jitter(bridged, track.info.fps)
     if config.same_person:
-        return Landmarks(points_in_head_crop(bridged, track.info, size), bridged.found)
+        return absolute_motion(bridged, support)
     source = support.points[find_neutral(support)]
     return relative_motion(bridged, source, motion=config.motion)
 

@@ -79,6 +79,32 @@ def relative_motion(
     return Landmarks(points.where(driving.found[:, None, None], torch.nan), driving.found)
 
 
+def absolute_motion(driving: Landmarks, support: Landmarks) -> Landmarks:
+    """The driver's poses as they are, in the support frames' pixels; for a driver who is the same person.
+
+    Where the driver's camera stood shows in the frame that is most like a support frame: one scale and one shift bring
+    the two together, and all other frames with them. Tilts stay, as they are the head's and not the camera's.
+
+    Raises:
+        NoFaceFound: no driving row, or no support frame, has landmarks.
+    """
+    for landmarks, what in ((driving, "driving"), (support, "support")):
+        if not landmarks.found.any():
+            raise NoFaceFound(f"none of {len(landmarks)} {what} frames has landmarks; choose others")
+    target = support.points[support.found].double()  # [K, 68, 2]
+    centre = target.mean(1, keepdim=True)
+    size = (target - centre).square().sum((1, 2)).sqrt()  # [K]
+    own = driving.points.double()  # [T, 68, 2]
+    own_centre = own.mean(1, keepdim=True)
+    own_size = (own - own_centre).square().sum((1, 2)).sqrt()  # [T]
+    shapes = ((target - centre) / size[:, None, None]).flatten(1)  # [K, 136]
+    own_shapes = ((own - own_centre) / own_size[:, None, None]).flatten(1)  # [T, 136]
+    differences = torch.cdist(own_shapes, shapes).where(driving.found[:, None], torch.inf)  # [T, K]
+    row, k = divmod(int(differences.argmin()), len(target))
+    points = centre[k] + (own - own_centre[row]) * (size[k] / own_size[row])
+    return Landmarks(points.float(), driving.found)
+
+
 def _turn_head(rest: Tensor, moving: Tensor) -> Tensor:
     """The resting face [1, 68] as a rigid body in each frame's pose [T, 68]: turned, scaled and shifted, no more.
 

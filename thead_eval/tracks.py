@@ -21,7 +21,6 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.signal import savgol_filter
-from torch import Tensor
 
 from thead_eval.backends import (
     CONFIDENT,
@@ -35,14 +34,14 @@ from thead_eval.backends import (
 )
 from thead_eval.errors import ConfigError, MediaError, NoFaceFound
 from thead_eval.pictures import Picture, decode_frames, probe_video, to_rgb
-from thead_eval.tracking import Track, head_crop, track_faces
+from thead_eval.tracking import Track, track_faces
 from thead_eval.types import NUM_POINTS, Landmarks
 
 SEARCHED = 1280  # pixels of the longer side of the pictures in which faces are searched; larger ones are shrunk
 DETECT_EVERY = 8  # frames
 DOMINANT = 1.5  # times as large as any other face in view: the one that is meant where nobody says which
 NEAR = 1.5  # sides of a face's box within which it takes up again after it was lost
-SMOOTHED = 5  # frames
+SMOOTHED = 0.08  # seconds before and after a frame
 BRIDGED = 1.0  # seconds without a face that are filled in
 
 NamedTrack = Literal["nod", "smile", "talk"]
@@ -298,20 +297,15 @@ def bridge_gaps(track: DrivingTrack, *, hold: bool = False) -> Landmarks:
     return Landmarks(torch.from_numpy(held.reshape(-1, NUM_POINTS, 2)), torch.ones(len(found), dtype=torch.bool))
 
 
-def take_out_jitter(landmarks: Landmarks) -> Landmarks:
-    """Landmarks with a face in every row, smoothed over five frames by parabolas (Savitzky and Golay 1964).
+def take_out_jitter(landmarks: Landmarks, fps: float) -> Landmarks:
+    """Landmarks with a face in every row, smoothed by parabolas over a fifth of a second (Savitzky and Golay 1964).
 
-    A landmarker's points tremble from frame to frame, and what they drive trembles with them. On five recordings this
-    halves their second difference, and moves the points of a clean track by 0.1 % of the distance of the eyes: blinks
-    and lips keep their reach, which longer windows take.
+    A landmarker's points tremble from frame to frame, and what they drive trembles with them. On five recordings at 25
+    frames a second this halves their second difference, and moves the points of a clean track by 0.1 % of the distance
+    of the eyes: blinks and lips keep their reach, which longer windows take. Below 19 frames a second nothing changes.
     """
-    if len(landmarks) < SMOOTHED:
+    window = 2 * round(SMOOTHED * fps) + 1
+    if window < 5 or len(landmarks) < window:  # a parabola goes through three points as they are
         return landmarks
-    points = savgol_filter(landmarks.points.numpy(), SMOOTHED, polyorder=2, axis=0)
+    points = savgol_filter(landmarks.points.numpy(), window, polyorder=2, axis=0)
     return Landmarks(torch.from_numpy(points.astype(np.float32)), landmarks.found)
-
-
-def points_in_head_crop(landmarks: Landmarks, info: TrackInfo, size: int) -> Tensor:
-    """The points [T, 68, 2] in pixels of a head crop of that side, framed as `theval prepare` frames the video."""
-    crop = head_crop(Track(0, landmarks.points[landmarks.found].numpy()), info.width, info.height)
-    return (landmarks.points + 0.5 - torch.tensor([crop.x, crop.y])) * (size / crop.side) - 0.5

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,12 @@ from thead_eval.errors import ConfigError
 
 if TYPE_CHECKING:
     from thead_eval.credentials import SigningKey
+    from thead_eval.types import Talker
 
 DEFAULT_GENERATORS = ("fewshot", "warp")  # the first that is there; by the names of plugins.py
 PORTRAIT_OPTIONS = (
     *("photos", "drive", "size", "face", "motion", "same_person", "smooth", "hold", "paste_back", "no_label", "sound"),
-    *("preview", "show_crop", "certificate", "key"),
+    *("preview", "show_crop", "save_talker", "certificate", "key"),
 )
 DATASET_OPTIONS = ("split", "shots", "identities", "min_frames", "cross_clip", "seed", "workers")
 
@@ -48,6 +50,7 @@ DATASET_OPTIONS = ("split", "shots", "identities", "min_frames", "cross_clip", "
 @click.option("--no-label", is_flag=True, help="Leave out the visible label; the metadata stays.")
 @click.option("--preview", type=click.Path(path_type=Path), help="Also a .gif, or a strip of frames as .png.")
 @click.option("--show-crop", type=click.Path(path_type=Path), help="Also a picture of the faces found and the crop.")
+@click.option("--save-talker", type=click.Path(path_type=Path), help="Also the person as learnt, for 'theval export'.")
 @click.option("--certificate", type=click.Path(path_type=Path), help="PEM chain: sign Content Credentials (C2PA).")
 @click.option("--key", type=click.Path(path_type=Path), help="Its private key.")
 @click.option("--data", help="A prepared dataset: make fakes of its people instead.")
@@ -80,6 +83,7 @@ def command(
     no_label: bool,
     preview: Path | None,
     show_crop: Path | None,
+    save_talker: Path | None,
     certificate: Path | None,
     key: Path | None,
     data: str | None,
@@ -108,6 +112,7 @@ def command(
       theval generate --photos me.jpg more.jpg --drive clip.mp4 --sound -o fake.mp4
       theval generate --photos group.jpg --show-crop faces.png
       theval generate --photos group.jpg --face 2 --drive nod --paste-back --preview nod.gif -o nod.mp4
+      theval generate --photos me.jpg --drive talk --save-talker me.safetensors -o me.mp4
       theval generate --data dataset/ --shots 1,8,32 --generator copy --generator warp -o fakes/
     """
     if checkpoint:
@@ -157,7 +162,7 @@ def command(
         device=device,
     )
     with progress_bars() as progress:
-        made = animate_photos(config, progress)
+        made = animate_photos(config, progress, partial(_keep, save_talker) if save_talker else lambda _: None)
     if as_json:
         click.echo(json.dumps(asdict(made), indent=1))
         return
@@ -187,11 +192,20 @@ def _signing_key(certificate: Path | None, key: Path | None) -> "SigningKey | No
     return read_signing_key(certificate, key)
 
 
+def _keep(path: Path, talker: "Talker") -> None:
+    from generator.talker import FewShotTalker, save_talker
+
+    if not isinstance(talker, FewShotTalker):
+        raise ConfigError("--save-talker keeps what 'fewshot' has learnt; another generator's talker cannot be saved")
+    save_talker(path, talker)
+
+
 def _show_crop(photos: tuple[Path, ...], size: int, face: int | None, show_crop: Path) -> None:
     from thead_eval.puppets import read_portraits
 
     portrait = read_portraits(photos, size, face, show_crop)[0]
-    click.echo(f"{show_crop}: {len(portrait.faces)} faces in '{portrait.name}', crop of {portrait.crop.side} pixels")
+    count = len(portrait.faces)
+    click.echo(f"{show_crop}: {count} face{'s'[: count > 1]} in '{portrait.name}', crop of {portrait.crop.side} pixels")
 
 
 def _make_fakes(
