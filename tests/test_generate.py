@@ -19,12 +19,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
 
+from generator.talker import load_talker
 from generator.warp import warp
+from tests.test_fewshot import write_checkpoint
 from thead_eval.cli.generate import command
 from thead_eval.credentials import read_credentials
-from thead_eval.errors import ConfigError, MediaError, NoFaceFound, PluginError, RunError, ThevalError
-from thead_eval.manifest import read_manifest, sha256_of
+from thead_eval.errors import CheckpointError, ConfigError, MediaError, NoFaceFound, PluginError, RunError, ThevalError
+from thead_eval.manifest import read_manifest, sha256_of, typed_command
 from thead_eval.media import read_clip, read_image, read_metadata, write_clip
+from thead_eval.plugins import BUILT_IN
 from thead_eval.portraits import crop_portrait
 from thead_eval.puppets import CHUNK, animate
 from thead_eval.synthetic import head_clip
@@ -89,7 +92,7 @@ def test_what_is_made_says_so(made: tuple[Path, dict[str, Any]], driver: Path) -
     assert (row.file, row.label, row.generator, row.identity) == ("fake.mp4", "warp", "warp", "grace_hopper")
     assert row.sha256 == sha256_of(folder / "fake.mp4") == said["sha256"]
     assert row.source_sha256 == sha256_of(HOPPER) and row.driver_sha256 == sha256_of(driver)
-    assert row.command.startswith("theval ") and row.driver == "driver.mp4"
+    assert row.command == typed_command() and row.driver == "driver.mp4"  # of this process
     with Image.open(folder / "fake.gif") as gif:
         assert getattr(gif, "n_frames", 1) == 20 and gif.size == (256, 256)
         assert "Synthetic media" in str(gif.info["comment"])
@@ -201,6 +204,24 @@ def test_sound_comes_along_on_request(driver: Path, tmp_path: Path) -> None:
         assert container.streams.audio[0].codec_context.name == "aac"
     refused(MediaError, "has no sound to take over", "--photos", HOPPER, "--drive", driver, *options, "--sound")
     refused(ConfigError, "'nod' is not a video; leave --sound out", HOPPER, "--drive", "nod", *options, "--sound")
+
+
+# The neural generator.
+
+
+def test_a_checkpoint_is_named_and_its_talker_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THEVAL_CHECKPOINT", "")  # so that it is put back
+    checkpoint = write_checkpoint(tmp_path / "tiny.safetensors")
+    photo = ("--photos", HOPPER, "--drive", "nod", "--size", "64", "-o", tmp_path / "fake.mp4")
+    options = ("--generator", "fewshot_ff", "--checkpoint", checkpoint, "--save-talker", tmp_path / "me.safetensors")
+    said = json.loads(run(*photo, *options, "--json").stdout)
+    assert said["checkpoint_sha256"] == sha256_of(checkpoint) == read_manifest(tmp_path)[0].checkpoint_sha256
+    assert read_clip(tmp_path / "fake.mp4").size == (64, 64)
+    talker = load_talker(tmp_path / "me.safetensors", torch.device("cpu"))
+    assert talker.side == 64 and talker.origin.generator == "fewshot_ff"
+    (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04]\x94.")
+    bad = ("--generator", "fewshot_ff", "--checkpoint", tmp_path / "pickle.safetensors")
+    refused(CheckpointError, r"pickle\.safetensors", *photo, *bad)
 
 
 # Memory.
@@ -514,10 +535,51 @@ def test_a_folder_of_other_fakes_is_not_added_to(fakes: Path, dataset: Path, tmp
     refused(PluginError, "no generator is named 'wrap'", *options[:4], "--generator", "wrap", "-o", tmp_path / "b")
 
 
+def test_fakes_of_another_checkpoint_are_not_mixed_in(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THEVAL_CHECKPOINT", "")  # so that it is put back
+    options = ("--data", dataset, "--shots", "1", "--identities", "1", "--generator", "fewshot_ff")
+    first, second = (write_checkpoint(tmp_path / f"{seed}.safetensors", seed=seed) for seed in (0, 1))
+    run(*options, "--checkpoint", first, "-o", tmp_path / "fakes")
+    (fake,) = [row for row in read_manifest(tmp_path / "fakes") if row.label != "real"]
+    assert fake.checkpoint_sha256 == sha256_of(first)
+    refused(
+        ConfigError,
+        "was made with checkpoint of fewshot_ff = ",
+        *options,
+        "--checkpoint",
+        second,
+        "-o",
+        tmp_path / "fakes",
+    )
+
+
+@dataclass(frozen=True)
+class Fragile:
+    """Fails at one number of shots."""
+
+    name: str = "fragile"
+
+    def adapt(self, support: Clip, landmarks: Landmarks) -> CountingTalker:
+        if len(support) == 8:
+            raise RuntimeError("out of ideas")
+        return CountingTalker([])
+
+
 def test_a_generator_that_fails_is_counted(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("THEVAL_CHECKPOINT", str(tmp_path / "absent.safetensors"))
-    with pytest.raises((RunError, ThevalError), match="absent"):
-        run("--data", dataset, "--shots", "1", "--generator", "fewshot_ff", "-o", tmp_path / "fakes")
+    monkeypatch.setitem(BUILT_IN["generator"], "fragile", "tests.test_generate:fragile")
+    options = ("--data", dataset, "--generator", "fragile", "-o", tmp_path / "fakes", "--json")
+    said = json.loads(run(*options, "--shots", "1,8").stdout)
+    assert said["fakes"] == 3 and len(said["failures"]) == 3
+    assert said["failures"][0]["reason"] == "RuntimeError: out of ideas"
+    assert json.loads((tmp_path / "fakes" / "fakes.json").read_text())["failures"] == said["failures"]
+    nothing = (*options[:4], "--shots", "8", "-o", tmp_path / "none")
+    refused(RunError, "no fake could be made; the first: head0000: RuntimeError: out of ideas", *nothing)
+
+
+def fragile(device: torch.device) -> Fragile:
+    return Fragile()
 
 
 def test_tables_of_fakes_are_read_by_anything(fakes: Path) -> None:
