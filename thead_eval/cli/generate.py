@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from thead_eval.credentials import SigningKey
     from thead_eval.types import Talker
 
-DEFAULT_GENERATORS = ("fewshot", "warp")  # the first that is there; by the names of plugins.py
 PORTRAIT_OPTIONS = (
     *("photos", "drive", "size", "face", "motion", "same_person", "smooth", "hold", "paste_back", "no_label", "sound"),
     *("preview", "show_crop", "save_talker", "certificate", "key"),
@@ -176,10 +175,16 @@ def command(
 
 
 def _default_generator() -> str:
-    from thead_eval import plugins
+    from generator.fewshot import BUNDLED
 
-    there = plugins.available("generator")
-    return next(name for name in DEFAULT_GENERATORS if name in there)
+    if BUNDLED.is_file() or os.environ.get("THEVAL_CHECKPOINT"):
+        return "fewshot"
+    click.echo(
+        "No checkpoint of 'fewshot' comes with this version: 'warp' bends the photo instead. Make one with "
+        "'theval train', and give it as --checkpoint.",
+        err=True,
+    )
+    return "warp"
 
 
 def _signing_key(certificate: Path | None, key: Path | None) -> "SigningKey | None":
