@@ -7,6 +7,7 @@ FAKES/fakes.json                     the settings, and who or what failed and wh
 """
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -208,7 +209,12 @@ def _open(out: Path, config: ShotsConfig, dataset: Dataset) -> dict[str, Any]:  
     return settings
 
 
-@cache
 def load_generator(name: str, device: str) -> FewShotGenerator:
+    """Once a process for each checkpoint that the environment names."""
+    return _load_generator(name, device, os.environ.get("THEVAL_CHECKPOINT"))
+
+
+@cache
+def _load_generator(name: str, device: str, checkpoint: str | None) -> FewShotGenerator:
     factory: GeneratorFactory = plugins.load("generator", name)
     return factory(torch.device(device))
