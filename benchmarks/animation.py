@@ -8,6 +8,7 @@ Contenders take turns and medians count, as in benchmarks/speed.py. People are t
 few-shot sets; without one, procedural heads, whose quality says nothing but whose speed is the same.
 """
 
+import copy
 import io
 import json
 import statistics
@@ -76,10 +77,12 @@ def animation_task(people: Sequence[FewShotSet], sizes: Sizes, compiled: bool) -
     person = people[0]
     driving = repeated(person.target_landmarks, sizes.frames)
 
-    def contender(name: str, **changes: object) -> Contender:
+    def contender(name: str, memory_format: torch.memory_format | None = None, **changes: object) -> Contender:
         def prepare() -> Callable[[], object]:
             generator = replace(plugins.load("generator", "fewshot_ff")(CPU), **changes)
             talker = generator.adapt(person.support, person.support_landmarks)
+            if memory_format is not None:  # not of the generator's own network, which others use
+                talker = replace(talker, network=copy.deepcopy(talker.network).to(memory_format=memory_format))
             return lambda: [None for _ in talker.stream(driving)]
 
         return Contender(name, prepare)
@@ -87,7 +90,8 @@ def animation_task(people: Sequence[FewShotSet], sizes: Sizes, compiled: bool) -
     contenders = [
         contender("talker: folded, in the machine's precision"),
         contender("folded, float32", precision="32-true"),
-        contender("unfolded, float32", folded=False),
+        contender("unfolded, float32, channels last", folded=False),
+        contender("unfolded, float32, as torch has it by default", torch.contiguous_format, folded=False),
     ]
     if compiled:
         contenders.append(contender("folded, torch.compile", compiled=True))

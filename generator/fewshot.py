@@ -16,7 +16,7 @@ import torch
 from generator import checkpoint
 from generator.adapt import AdaptConfig, LossWeights, Networks, adapt
 from generator.networks import Discriminator, Embedder, Generator
-from generator.talker import FewShotTalker, Origin, Precision, Unfolded, computes_bfloat16, fold
+from generator.talker import FewShotTalker, Folded, Origin, Precision, Unfolded, computes_bfloat16, fold
 from thead_eval.errors import CheckpointError
 from thead_eval.types import Clip, Landmarks
 
@@ -33,7 +33,7 @@ class FewShot:
     config: AdaptConfig | None  # None: feed-forward
     folded: bool = True  # False: as it was trained, to compare with
     precision: Precision | None = None  # of the folded talker; None: what the device is fast in
-    compiled: bool = False  # the folded talker by torch.compile: faster, after a minute
+    compiled: bool = False  # the folded network by torch.compile, see Folded.compile_trunk
 
     @property
     def checkpoint_sha256(self) -> str:
@@ -67,10 +67,10 @@ class FewShot:
         if not self.folded:
             return talker
         fast: Precision = "bf16-true" if computes_bfloat16(self.device) else "32-true"
-        folded = fold(talker, self.precision or fast)
-        if self.compiled:
-            folded.network.compile()
-        return folded
+        talker = fold(talker, self.precision or fast)
+        if self.compiled and isinstance(talker.network, Folded):
+            talker.network.compile_trunk()
+        return talker
 
 
 def fewshot(device: torch.device) -> FewShot:

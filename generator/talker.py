@@ -192,6 +192,11 @@ class Folded(nn.Module):
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 module.to(self.dtype).to(memory_format=torch.channels_last)
 
+    def compile_trunk(self) -> None:
+        """By torch.compile, at the first frame. On two CPU cores that took 40 s and made nothing faster, and with the
+        warps, which are not in it, everything three times as slow; so nobody does it unasked."""
+        self._trunk = torch.compile(self._trunk)  # type: ignore[method-assign]  # as torch means it to be used
+
     def forward(self, y: Tensor, points: Tensor) -> Tensor:
         """Frames [B, 3, O, O] with landmarks [B, 68, 2] in pixels of O, drawn as y [B, 3, S, S]; pictures are -1..1."""
         if not self.hybrid:

@@ -20,7 +20,8 @@ def test_a_quick_run_has_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [row["contender"] for row in content["rows"]] == [
         "talker: folded, in the machine's precision",
         "folded, float32",
-        "unfolded, float32",
+        "unfolded, float32, channels last",
+        "unfolded, float32, as torch has it by default",
     ]
     assert all(row["per_second"] > 0 for row in content["rows"])
     assert [row["metric"] for row in content["streams"]] == ["ssim", "perc_efflite0"]
