@@ -195,7 +195,7 @@ class Folded(nn.Module):
     def compile_trunk(self) -> None:
         """By torch.compile, at the first frame. On two CPU cores that took 40 s and made nothing faster, and with the
         warps, which are not in it, everything three times as slow; so nobody does it unasked."""
-        self._trunk = torch.compile(self._trunk)  # type: ignore[method-assign]  # as torch means it to be used
+        self.trunk = torch.compile(self.trunk)  # type: ignore[method-assign]  # as torch means it to be used
 
     def forward(self, y: Tensor, points: Tensor) -> Tensor:
         """Frames [B, 3, O, O] with landmarks [B, 68, 2] in pixels of O, drawn as y [B, 3, S, S]; pictures are -1..1."""
@@ -209,7 +209,7 @@ class Folded(nn.Module):
 
     def paint(self, y: Tensor) -> Tensor:
         """Output 'rgb'."""
-        rgb, _, _ = self._trunk(y)
+        rgb, _, _ = self.trunk(y)
         return rgb
 
     def bend_and_paint(self, y: Tensor, pictures: Tensor, seen: Tensor, nodes: Tensor) -> Tensor:
@@ -223,7 +223,7 @@ class Folded(nn.Module):
         # What the trunk sees. Unlike pixels' centres, a picture's corners are the same at both sizes.
         grids = self.nodes_to_size @ nodes @ self.nodes_to_size.mT * ((O - 1) / O)
         seen = _sample(seen.flatten(0, 1), grids, "bilinear", align_corners=False)  # [B * C, 3, S, S]
-        rgb, masks, flow = self._trunk(torch.cat([y, seen.view(B, -1, *seen.shape[2:])], 1))
+        rgb, masks, flow = self.trunk(torch.cat([y, seen.view(B, -1, *seen.shape[2:])], 1))
 
         grids = self.nodes_to_output @ nodes @ self.nodes_to_output.mT
         grids = grids.baddbmm_(
@@ -237,7 +237,7 @@ class Folded(nn.Module):
             frame.addcmul_(masks[:, c : c + 1], warped[:, c])
         return frame
 
-    def _trunk(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def trunk(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """RGB [B, 3, O, O], and of the hybrid masks [B, C + 1, S, S] and flow [B, 2C, S / 4, S / 4]: float32."""
         out = x.to(self.dtype, memory_format=torch.channels_last)
         for block in (*self.down, *self.middle):

@@ -12,9 +12,9 @@ import torch
 from click.testing import CliRunner
 
 from generator import candidates, warp
-from generator.avatar import Avatar, choose, load_avatar, rescale, spline_nodes
-from generator.export import AvatarGraph, describe, example_inputs
-from generator.networks import Generator, NetworkConfig
+from generator.avatar import Avatar, choose, growth, load_avatar, rescale, spline_nodes
+from generator.export import AvatarGraph, describe
+from generator.networks import Generator, NetworkConfig, to_network, to_picture
 from generator.talker import FewShotTalker, Folded, Origin, Unfolded, fold, save_talker
 from thead_eval.cli.export import command
 from thead_eval.drawing import paint_landmarks
@@ -69,7 +69,7 @@ def test_the_command_says_what_it_wrote(folder: Path) -> None:
 
 
 def test_the_avatars_frames_are_the_talkers(avatar: Avatar, talker: FewShotTalker) -> None:
-    driving = head_clip(3, 11, SIDE, fps=4, seed=1)[1]  # another number of frames than it was exported with
+    driving = head_clip(3, 5, SIDE, fps=4, seed=1)[1]
     made = torch.from_numpy(avatar.animate(driving.points.numpy())).permute(0, 3, 1, 2)
     expected = talker.animate(driving, 25.0).frames
     assert made.shape == expected.shape and made.dtype == torch.uint8
@@ -80,13 +80,14 @@ def test_the_avatars_frames_are_the_talkers(avatar: Avatar, talker: FewShotTalke
 def test_the_graph_of_an_avatar_that_paints_all() -> None:
     talker = make_talker(replace(CONFIG, output="rgb", output_size=32))
     assert isinstance(talker.network, Folded)
-    driving = head_clip(3, 3, 32, fps=4, seed=1)[1].points
-    y = np.stack([paint_landmarks(points, 32, 32) for points in driving.numpy()])
-    made = AvatarGraph(talker.network)(torch.from_numpy(y)).permute(0, 3, 1, 2)
-    assert (made.int() - talker.make_frames(driving).int()).abs().max() <= 1
+    points = head_clip(3, 1, 32, fps=4, seed=1)[1].points
+    graph = AvatarGraph(talker.network)
+    assert graph.example.shape == (1, 3, 32, 32)
+    y = torch.from_numpy(paint_landmarks(points[0].numpy(), 32, 32)).permute(2, 0, 1)[None]
+    (rgb,) = graph(to_network(y))
+    assert (to_picture(rgb).int() - talker.make_frames(points).int()).abs().max() <= 1
     about = describe(talker)
-    assert (about.candidates, about.points) == (0, [])
-    assert list(example_inputs(talker.network)) == ["y"]
+    assert (about.candidates, about.points, about.support) == (0, [], [])
 
 
 def test_it_runs_without_torch(folder: Path) -> None:
@@ -96,7 +97,7 @@ def test_it_runs_without_torch(folder: Path) -> None:
         f"avatar = load_avatar({str(folder / 'me.onnx')!r})\n"
         f"points = np.random.default_rng(0).uniform(20, 80, (9, 68, 2))\n"
         "parts = list(avatar.stream(points))\n"
-        "assert [part.shape for part in parts] == [(8, 64, 64, 3), (1, 64, 64, 3)], parts\n"
+        "assert [part.shape for part in parts] == [(64, 64, 3)] * 9, parts\n"
         "sys.exit('torch' in sys.modules)\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -114,16 +115,25 @@ def test_it_is_marked_as_synthetic(avatar: Avatar) -> None:
 def test_splines_in_numpy_are_those_in_torch() -> None:
     support = head_clip(3, 3, 64, fps=2)[1].points
     driving = head_clip(4, 5, 64, fps=2)[1].points
-    offered = support[torch.tensor([[0, 1], [1, 2], [2, 0], [0, 0], [1, 1]])]
-    expected = warp.spline_nodes(offered, driving, (64, 64)).numpy()
-    np.testing.assert_allclose(spline_nodes(offered.numpy(), driving.numpy(), 64), expected, atol=1e-5)
+    expected = warp.spline_nodes(support.expand(5, -1, -1, -1), driving, (64, 64)).numpy()
+    for row, nodes in zip(driving.numpy(), expected, strict=True):
+        np.testing.assert_allclose(spline_nodes(support.numpy(), row, 64), nodes, atol=1e-5)
 
 
 @pytest.mark.parametrize(("shots", "count"), [(1, 3), (2, 3), (6, 3), (3, 1), (6, 5)])
 def test_support_frames_in_numpy_are_those_in_torch(shots: int, count: int) -> None:
     support, driving = head_clip(3, shots, 64, fps=2)[1].points, head_clip(4, 7, 64, fps=2)[1].points
     expected = candidates.choose(support, driving, replace(CONFIG, candidates=count))
-    assert np.array_equal(choose(support.numpy(), driving.numpy(), count), expected.numpy())
+    for row, chosen in zip(driving.numpy(), expected.numpy(), strict=True):
+        assert np.array_equal(choose(support.numpy(), row, count), chosen)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_growth_in_numpy_is_that_in_torch(align_corners: bool) -> None:
+    row = torch.rand(1, 1, 9)
+    expected = torch.nn.functional.interpolate(row, size=32, mode="linear", align_corners=align_corners)
+    made = growth(9, 32, align_corners=align_corners) @ row[0, 0].numpy()
+    np.testing.assert_allclose(made, expected[0, 0].numpy(), atol=1e-6)
 
 
 def test_a_pixels_centre_stays_one() -> None:
