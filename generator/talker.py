@@ -161,9 +161,7 @@ class Folded(nn.Module):
             if self.hybrid and len(G.up) - len(self.up) == 2:  # at a quarter of the size
                 self.flow_norm, self.to_flow = FoldedNorm(*next(parts).chunk(2)), _conv(G.to_flow)
         self.last_norm = FoldedNorm(*next(parts).chunk(2))
-        self.to_rgb = _conv(G.to_rgb)
-        if self.hybrid:
-            self.to_masks = _conv(G.to_masks)
+        self.heads = _join(G.to_rgb, G.to_masks) if self.hybrid else _conv(G.to_rgb)
         self.shuffle = G.shuffle
         self.set_precision(precision)
 
@@ -247,10 +245,11 @@ class Folded(nn.Module):
             out = block(out)
             if self.hybrid and len(self.up) - i == 3:
                 flow = MAX_SHIFT * torch.tanh(self.to_flow(self.flow_norm(out)).float())
-        out = self.last_norm(out)
-        rgb = torch.tanh(self.shuffle(self.to_rgb(out)).float().contiguous())
+        heads = self.heads(self.last_norm(out)).to(torch.float32, memory_format=torch.contiguous_format)
+        painted = 3 * self.shuffle.upscale_factor**2
+        rgb = self.shuffle(heads[:, :painted].tanh_())
         if self.hybrid:
-            masks = self.to_masks(out).float().softmax(1)
+            masks = heads[:, painted:].softmax(1)
         return rgb, masks, flow
 
 
@@ -307,7 +306,15 @@ def _fold_norm(norm: nn.Module, psi: Tensor | None = None) -> nn.Module:
         return FoldedNorm(*psi.chunk(2))
     if isinstance(norm, InstanceNorm):
         return FoldedNorm(norm.weight, norm.bias)
-    return nn.ReLU()
+    return nn.ReLU(inplace=True)
+
+
+def _join(first: nn.Module, second: nn.Module) -> nn.Conv2d:
+    """Two layers over the same input as one."""
+    assert isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d)
+    joined = _conv(first, weight=torch.cat([first.weight, second.weight]))
+    assert first.bias is not None and second.bias is not None
+    return _filled(joined, joined.weight, torch.cat([first.bias, second.bias]))
 
 
 def _conv(layer: nn.Module, stride: int = 1, padding: int | None = None, weight: Tensor | None = None) -> nn.Conv2d:

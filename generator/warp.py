@@ -12,6 +12,7 @@ from thead_eval.types import Clip, Landmarks
 
 STRIDE = 4  # pixels between the nodes where the spline is evaluated; in between 99 % are within 0.07 pixels at 256
 SMOOTHING = 1e-2
+TINY = 1e-30  # keeps the logarithm of a distance finite
 BATCH = 16  # frames warped at a time: a bound on memory
 
 
@@ -101,7 +102,7 @@ def spline_nodes(
     # Solve for the displacement's weights: (K + smoothing I) w + P a = displacement, P^T w = 0.
     n = target.shape[1]
     system = torch.zeros(B, n + 3, n + 3, dtype=torch.float64, device=half.device)
-    system[:, :n, :n] = _kernel((target[:, :, None] - target[:, None]).square_().sum(-1))
+    system[:, :n, :n] = _kernel((target[:, :, None] - target[:, None]).square_().sum(-1) + TINY) / 2
     system[:, :n, :n] += smoothing * torch.eye(n, device=half.device)
     system[:, :n, n:] = F.pad(target, (0, 1), value=1.0)
     system[:, n:, :n] = system[:, :n, n:].mT
@@ -112,10 +113,10 @@ def spline_nodes(
     rows, columns = math.ceil((height - 1) / STRIDE) + 1, math.ceil((width - 1) / STRIDE) + 1
     x = torch.linspace(-1, 1, columns, device=half.device)
     y = torch.linspace(-1, 1, rows, device=half.device)
-    squares_x = (x[:, None] - target[:, None, :, 0].float()).square_()  # [B, columns, n]
+    squares_x = (x[:, None] - target[:, None, :, 0].float()).square_() + TINY  # [B, columns, n]
     squares_y = (y[:, None] - target[:, None, :, 1].float()).square_()  # [B, rows, n]
     bent = torch.stack(
-        [_kernel(b[:, None] + a) @ w[:n] for a, b, w in zip(squares_x, squares_y, weights, strict=True)]
+        [_kernel(b[:, None] + a) @ (w[:n] / 2) for a, b, w in zip(squares_x, squares_y, weights, strict=True)]
     )  # [B, rows, columns, 2C]
     nodes = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # [rows, columns, 2]
     affine = F.pad(nodes, (0, 1), value=1.0) @ weights[:, None, n:]  # [B, rows, columns, 2C]
@@ -129,9 +130,8 @@ def fill_between(nodes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _kernel(squares: Tensor) -> Tensor:
-    """r^2 log r of squared distances; 0 at 0."""
-    squares = squares.clamp_min(1e-30)
-    return squares.log().mul_(squares).mul_(0.5)
+    """2 r^2 log r of squared distances, none of them 0. The hot loop: a pass less over the nodes is a fifth."""
+    return squares.log().mul_(squares)
 
 
 def _border_anchors() -> Tensor:
