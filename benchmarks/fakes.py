@@ -7,25 +7,21 @@ FAKES/fakes.json                     the settings, and who or what failed and wh
 """
 
 import json
-import os
 import time
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
-from benchmarks.shots import ShotsConfig, reproduce
-from thead_eval import plugins
-from thead_eval.data import Dataset, FewShotPlan, open_dataset, plan_few_shot_sets
-from thead_eval.errors import ConfigError, MediaError, RunError
+from benchmarks.shots import ShotsConfig, load_generator, plan_sets, try_to_reproduce
+from thead_eval.data import Dataset, FewShotPlan, open_dataset
+from thead_eval.errors import ConfigError, RunError
 from thead_eval.judging import Progress, run_tasks, worker_pool
-from thead_eval.manifest import ManifestRow, add_rows, checkpoint_of, read_manifest, sha256_of, typed_command
+from thead_eval.manifest import ManifestRow, add_rows, checkpoint_of, read_manifest, typed_command
 from thead_eval.media import write_clip
 from thead_eval.results import Failure, write_json
 from thead_eval.run import PACKAGES, file_name, package_versions
-from thead_eval.types import Clip, FewShotGenerator, GeneratorFactory
+from thead_eval.types import Clip
+from thead_eval.weights import sha256_of
 
 REAL = "real"  # the folder of the real frames
 SETTINGS = "fakes.json"
@@ -74,15 +70,7 @@ def make_fakes(config: ShotsConfig, out: Path, workers: int, progress: Progress)
     if REAL in config.generators:
         raise ConfigError(f"a generator cannot be called '{REAL}' here, where that is the folder of the real frames")
     dataset = open_dataset(config.data)
-    plans, failures = plan_few_shot_sets(
-        dataset,
-        config.split,
-        max(config.shots),
-        config.seed,
-        config.identities,
-        config.min_frames,
-        config.cross_clip,
-    )
+    plans, failures = plan_sets(config, dataset)
     settings = _open(out, config, dataset)
     known = {row.file for row in read_manifest(out) if (out / row.file).is_file()}
     conditions = [(generator, shots) for generator in config.generators for shots in config.shots]
@@ -133,16 +121,11 @@ def make_identity(task: FakesTask) -> IdentityMade:
         if shots is None:
             write(real, few_shot_set.target, label="real")
             continue
-        try:
-            generator = load_generator(name, config.device)
-            fake = reproduce(generator, few_shot_set.take(shots))
-        except MediaError:
-            raise
-        except Exception as error:  # a plug-in can raise anything, and one person must not end a night's work
-            labels = {"generator": name, "shots": str(shots)}
-            failures.append(Failure(item=plan.identity, labels=labels, reason=f"{type(error).__name__}: {error}"))
+        fake = try_to_reproduce(name, config.device, few_shot_set.take(shots))
+        if isinstance(fake, Failure):
+            failures.append(fake)
             continue
-        checkpoint = checkpoint_of(generator)
+        checkpoint = checkpoint_of(load_generator(name, config.device))
         columns = {"label": name, "generator": name, "checkpoint_sha256": checkpoint, "shots": str(shots), "real": real}
         write(file_of(name, shots, plan.identity), fake, **columns)
     return IdentityMade(rows, failures)
@@ -207,14 +190,3 @@ def _open(out: Path, config: ShotsConfig, dataset: Dataset) -> dict[str, Any]:  
     except OSError as error:
         raise ConfigError(f"'{out}' cannot be written ({error.strerror}); name another folder with -o") from error
     return settings
-
-
-def load_generator(name: str, device: str) -> FewShotGenerator:
-    """Once a process for each checkpoint that the environment names."""
-    return _load_generator(name, device, os.environ.get("THEVAL_CHECKPOINT"))
-
-
-@cache
-def _load_generator(name: str, device: str, checkpoint: str | None) -> FewShotGenerator:
-    factory: GeneratorFactory = plugins.load("generator", name)
-    return factory(torch.device(device))

@@ -3,6 +3,7 @@
 Predicting and judging are separate: fakes are written as clips, and judged from there.
 """
 
+import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from thead_eval import plugins
-from thead_eval.data import FewShotPlan, Split, open_dataset, plan_few_shot_sets
+from thead_eval.data import Dataset, FewShotPlan, Split, open_dataset, plan_few_shot_sets
 from thead_eval.errors import MediaError, RunError
 from thead_eval.judging import NeverMade, Pair, PairSet, Progress, RealClip, run_tasks
 from thead_eval.media import write_clip
@@ -56,15 +57,7 @@ def predict(config: ShotsConfig, run: RunFolder, pool: ProcessPoolExecutor | Non
     for name in config.generators:
         plugins.load("generator", name)  # an unknown name fails before an hour of work, not after
     dataset = open_dataset(config.data)
-    plans, failures = plan_few_shot_sets(
-        dataset,
-        config.split,
-        max(config.shots),
-        config.seed,
-        config.identities,
-        config.min_frames,
-        config.cross_clip,
-    )
+    plans, failures = plan_sets(config, dataset)
     never_made: list[NeverMade] = []
     tasks = [PredictTask(run, config, plan) for plan in plans]
     for _, absent in run_tasks(predict_identity, tasks, pool, progress, "generating"):
@@ -116,22 +109,50 @@ def predict_identity(task: PredictTask) -> list[NeverMade]:
         write_clip(path, clip, lossless=True)
     never_made = []
     for generator, shots in absent:
-        try:
-            fake = reproduce(_generator(generator, config.device), few_shot_set.take(shots))
-        except MediaError:
-            raise
-        except Exception as error:  # a plug-in can raise anything, and one person must not end a night's run
-            failure = Failure(
-                item=name,
-                labels={"generator": generator, "shots": str(shots)},
-                reason=f"{type(error).__name__}: {error}",
-            )
-            never_made.append(NeverMade(folder_of(generator, shots), len(plan.target_indices), failure))
+        fake = try_to_reproduce(generator, config.device, few_shot_set.take(shots))
+        if isinstance(fake, Failure):
+            never_made.append(NeverMade(folder_of(generator, shots), len(plan.target_indices), fake))
             continue
         path = run.clip(generator, str(shots), name)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_clip(path, fake, lossless=True, synthetic=generator)
     return never_made
+
+
+def plan_sets(config: ShotsConfig, dataset: Dataset) -> tuple[list[FewShotPlan], list[Failure]]:
+    """Who is judged, on which frames, and who cannot be.
+
+    Raises:
+        DatasetError: no identity has enough frames.
+    """
+    return plan_few_shot_sets(
+        dataset,
+        config.split,
+        max(config.shots),
+        config.seed,
+        config.identities,
+        config.min_frames,
+        config.cross_clip,
+    )
+
+
+def try_to_reproduce(name: str, device: str, few_shot_set: FewShotSet) -> Clip | Failure:
+    """The fake of this generator, or why there is none: a plug-in can raise anything, and one person must not end a
+    night's work.
+
+    Raises:
+        MediaError: passed on, as it names a file.
+    """
+    try:
+        return reproduce(load_generator(name, device), few_shot_set)
+    except MediaError:
+        raise
+    except Exception as error:
+        return Failure(
+            item=few_shot_set.identity,
+            labels={"generator": name, "shots": str(len(few_shot_set.support))},
+            reason=f"{type(error).__name__}: {error}",
+        )
 
 
 def reproduce(generator: FewShotGenerator, few_shot_set: FewShotSet) -> Clip:
@@ -152,7 +173,12 @@ def folder_of(generator: str, shots: int) -> str:
     return f"{generator}-{shots}"
 
 
+def load_generator(name: str, device: str) -> FewShotGenerator:
+    """Once a process for each checkpoint that the environment names."""
+    return _load_generator(name, device, os.environ.get("THEVAL_CHECKPOINT"))
+
+
 @cache
-def _generator(name: str, device: str) -> FewShotGenerator:
+def _load_generator(name: str, device: str, checkpoint: str | None) -> FewShotGenerator:
     factory: GeneratorFactory = plugins.load("generator", name)
     return factory(torch.device(device))

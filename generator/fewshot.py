@@ -3,7 +3,6 @@
 `fewshot` fine-tunes (FT in the paper's tables), `fewshot_ff` is feed-forward (FF).
 """
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass, fields
@@ -19,6 +18,7 @@ from generator.networks import Discriminator, Embedder, Generator
 from generator.talker import FewShotTalker, Folded, Origin, Precision, Unfolded, computes_bfloat16, fold
 from thead_eval.errors import CheckpointError
 from thead_eval.types import Clip, Landmarks
+from thead_eval.weights import sha256_of
 
 BUNDLED = Path(__file__).parent / "checkpoints" / "compact.safetensors"
 
@@ -120,11 +120,9 @@ def _load(path: Path, device: torch.device, changed: int) -> Loaded:
     has_d = bool(saved.part("D"))
     if has_d:
         saved.restore("D", D)
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     for network in (E, G, D):
         network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-    return Loaded(Networks(E, G, D if has_d else None, _loss_weights(saved)), sha256)
+    return Loaded(Networks(E, G, D if has_d else None, _loss_weights(saved)), sha256_of(path))
 
 
 def _loss_weights(saved: checkpoint.Checkpoint) -> LossWeights:

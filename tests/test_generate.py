@@ -25,7 +25,7 @@ from tests.test_fewshot import write_checkpoint
 from thead_eval.cli.generate import command
 from thead_eval.credentials import read_credentials
 from thead_eval.errors import CheckpointError, ConfigError, MediaError, NoFaceFound, PluginError, RunError, ThevalError
-from thead_eval.manifest import read_manifest, sha256_of, typed_command
+from thead_eval.manifest import read_manifest, typed_command
 from thead_eval.media import read_clip, read_image, read_metadata, write_clip
 from thead_eval.plugins import BUILT_IN
 from thead_eval.portraits import crop_portrait
@@ -34,6 +34,7 @@ from thead_eval.synthetic import head_clip
 from thead_eval.testing import make_dataset
 from thead_eval.tracks import read_driver, track_video, write_track
 from thead_eval.types import Clip, Landmarks
+from thead_eval.weights import sha256_of
 
 HOPPER = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"  # in the public domain
 LABEL_ROWS = 235  # in the last 21 rows of 256 is the label

@@ -5,7 +5,6 @@ Its columns are those that others read: `file`, `identity`, `label` and `split` 
 
 import csv
 import fcntl
-import hashlib
 import os
 import shlex
 import sys
@@ -49,12 +48,6 @@ COLUMNS = tuple(field.name for field in fields(ManifestRow))
 def typed_command() -> str:
     """This process's command line."""
     return shlex.join(["theval", *sys.argv[1:]])
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def checkpoint_of(generator: object) -> str:

@@ -41,6 +41,7 @@ from thead_eval.errors import DatasetError, MediaError
 from thead_eval.pictures import Picture, VideoInfo, decode_frames, encode_jpeg, probe_video, to_rgb
 from thead_eval.results import write_json
 from thead_eval.tracking import Crop, Track, head_crop, split_by_reach, track_faces
+from thead_eval.weights import sha256_of
 
 Reason = Literal["unreadable", "no face", "face lost", "too short"]
 
@@ -97,8 +98,7 @@ def prepare_source(job: Job) -> None:
     stamp = stamp_of(path)
     sha256 = ""
     try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = sha256_of(path)
         found = _search(path, job)
         clips = [piece for track in found.tracks for piece in split_by_reach(track)]
         clips = [clip for clip in clips if len(clip) >= job.settings.min_frames]

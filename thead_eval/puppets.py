@@ -12,7 +12,7 @@ from torch import Tensor
 from thead_eval import plugins
 from thead_eval.credentials import SIGNED, SigningKey, sign
 from thead_eval.errors import ConfigError, NoFaceFound, PluginError
-from thead_eval.manifest import ManifestRow, add_rows, checkpoint_of, read_manifest, sha256_of, typed_command
+from thead_eval.manifest import ManifestRow, add_rows, checkpoint_of, read_manifest, typed_command
 from thead_eval.marking import label_frames
 from thead_eval.media import open_writer, read_image, write_image, write_images
 from thead_eval.pasting import Place, find_place, paste
@@ -20,6 +20,7 @@ from thead_eval.portraits import Portrait, choose_face, crop_face, draw_faces, f
 from thead_eval.retarget import Motion, absolute_motion, find_neutral, relative_motion
 from thead_eval.tracks import DrivingTrack, bridge_gaps, read_driver, take_out_jitter
 from thead_eval.types import Clip, FewShotGenerator, Landmarks, Talker
+from thead_eval.weights import sha256_of
 
 CHUNK = 32  # driving rows animated at a time: a bound on memory
 STRIP = 8  # frames of a contact strip

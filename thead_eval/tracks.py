@@ -36,6 +36,7 @@ from thead_eval.errors import ConfigError, MediaError, NoFaceFound
 from thead_eval.pictures import Picture, decode_frames, probe_video, to_rgb
 from thead_eval.tracking import Track, track_faces
 from thead_eval.types import NUM_POINTS, Landmarks
+from thead_eval.weights import sha256_of
 
 SEARCHED = 1280  # pixels of the longer side of the pictures in which faces are searched; larger ones are shrunk
 DETECT_EVERY = 8  # frames
@@ -192,8 +193,7 @@ def track_video(
     for track in chosen:
         own = track.times(upright[0] / width, upright[1] / height)
         points[own.first_frame : own.first_frame + len(own)] = own.points
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = sha256_of(path)
     return DrivingTrack(
         TrackInfo(
             name=path.name,
