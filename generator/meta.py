@@ -106,6 +106,15 @@ class State:
     best: float = math.inf
     best_step: int = 0
 
+    def networks(self) -> dict[str, nn.Module]:
+        """By the names that they have in a checkpoint."""
+        averages = {"average_E": self.average.E, "average_G": self.average.G}
+        return {"E": self.EG.E, "G": self.EG.G, "D": self.D, "W": self.W, **averages}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """By the names that they have in a checkpoint."""
+        return {"optimizer": self.optimizer, "d_optimizer": self.d_optimizer, "w_optimizer": self.w_optimizer}
+
 
 def new_state(recipe: Recipe, clips: int, device: torch.device) -> State:
     """Networks as they start with this seed."""
@@ -255,17 +264,8 @@ def _gather(x: Tensor, fabric: Fabric) -> Tensor:
 
 def save_state(path: Path, state: State, recipe: Recipe, dataset: Dataset) -> None:
     """Everything that is needed to continue."""
-    tensors: dict[str, nn.Module | dict[str, Tensor]] = {
-        "E": state.EG.E,
-        "G": state.EG.G,
-        "D": state.D,
-        "W": state.W,
-        "average_E": state.average.E,
-        "average_G": state.average.G,
-        "optimizer": _optimizer_tensors(state.optimizer),
-        "d_optimizer": _optimizer_tensors(state.d_optimizer),
-        "w_optimizer": _optimizer_tensors(state.w_optimizer),
-    }
+    tensors: dict[str, nn.Module | dict[str, Tensor]] = {**state.networks()}
+    tensors |= {name: _optimizer_tensors(optimizer) for name, optimizer in state.optimizers().items()}
     checkpoint.save(path, tensors, recipe.network, _metadata(state, recipe, dataset))
 
 
@@ -308,20 +308,9 @@ def load_state(path: Path, state: State, recipe: Recipe, dataset: Dataset) -> No
                     f"'{path}' was trained with {section} {key} = {was[key]!r}, not {now[key]!r}; "
                     "give the same settings, or name another folder with -o"
                 )
-    for name, network in {
-        "E": state.EG.E,
-        "G": state.EG.G,
-        "D": state.D,
-        "W": state.W,
-        "average_E": state.average.E,
-        "average_G": state.average.G,
-    }.items():
+    for name, network in state.networks().items():
         saved.restore(name, network)
-    for name, optimizer in {
-        "optimizer": state.optimizer,
-        "d_optimizer": state.d_optimizer,
-        "w_optimizer": state.w_optimizer,
-    }.items():
+    for name, optimizer in state.optimizers().items():
         _restore_optimizer(optimizer, saved.part(name))
     state.step = int(saved.metadata["steps"])
     state.seconds = float(saved.metadata["seconds"])

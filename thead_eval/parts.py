@@ -7,7 +7,6 @@ a killed process leaves nothing that looks whole.
 import errno
 import hashlib
 import json
-import math
 import multiprocessing
 import os
 import signal
@@ -25,7 +24,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
-from PIL import Image
 
 from thead_eval.backends import (
     CONFIDENT,
@@ -40,12 +38,20 @@ from thead_eval.backends import (
 from thead_eval.errors import DatasetError, MediaError
 from thead_eval.pictures import Picture, VideoInfo, decode_frames, encode_jpeg, probe_video, to_rgb
 from thead_eval.results import write_json
-from thead_eval.tracking import Crop, Track, head_crop, split_by_reach, track_faces
+from thead_eval.tracking import (
+    SEARCHED,
+    Crop,
+    Track,
+    cut_out,
+    head_crop,
+    points_in,
+    search_video,
+    split_by_reach,
+)
 from thead_eval.weights import sha256_of
 
 Reason = Literal["unreadable", "no face", "face lost", "too short"]
 
-SEARCHED = 1280  # pixels of the longer side of the pictures in which faces are searched; larger ones are shrunk
 KEPT = 64 * 2**20  # bytes of pictures that a short video keeps from the search, so that it is decoded once
 LARGE = 2560 * 1440  # pixels of a picture from which on a decoder gets one thread: each holds frames of its own
 DOMINANT = 1.5  # times as large as any other face in view: the person that the file is of
@@ -117,7 +123,7 @@ def prepare_source(job: Job) -> None:
     arrays: dict[str, NDArray[Any]] = {}  # Any: numbers of two types
     for n, (clip, crop) in enumerate(zip(clips, crops, strict=True)):
         arrays[f"sizes{n}"] = np.array(sizes[n], np.int64)
-        arrays[f"points{n}"] = _points_in(crop, clip, job.settings.size)
+        arrays[f"points{n}"] = points_in(crop, clip.points, job.settings.size)
     with writing(job.part("")), _whole(job.part(".npz")) as unfinished, unfinished.open("wb") as npz:
         np.savez(npz, **arrays)  # type: ignore[arg-type]  # numpy's stub takes one of the arrays for `allow_pickle`
     rows = [
@@ -130,10 +136,10 @@ def prepare_source(job: Job) -> None:
 class _Found(NamedTuple):
     """A video and the faces in it, in its own pixels."""
 
-    frames: int
     fps: float
     width: int  # upright
     height: int
+    frames: int
     tracks: list[Track]
     kept: list[Picture] | None  # all its pictures, where they are few and small
 
@@ -149,31 +155,19 @@ def _backends(detector: DetectorName, landmarks: LandmarkerName) -> tuple[Pictur
 def _search(path: Path, job: Job) -> _Found:
     """The first pass: only the landmarks stay in memory."""
     info = probe_video(path)
-    shrink = max(1.0, max(info.width, info.height) / SEARCHED)
-    small = round(info.width / shrink), round(info.height / shrink)
-    width, height = small
+    kept: list[Picture] | None = [] if max(info.width, info.height) <= SEARCHED else None
 
-    kept: list[Picture] | None = [] if shrink == 1 else None
+    def keep(picture: Picture) -> None:
+        nonlocal kept
+        if kept is not None:
+            kept.append(picture)
+            kept = kept if len(kept) * picture.nbytes <= KEPT else None
 
-    def pictures() -> Iterator[Picture]:
-        nonlocal width, height, kept
-        reformatter = VideoReformatter()
-        for frame in decode_frames(path, _threads(job, info)):
-            picture = np.ascontiguousarray(to_rgb(frame, *small, reformatter))
-            height, width = picture.shape[:2]
-            if kept is not None:
-                kept.append(picture)
-                kept = kept if len(kept) * picture.nbytes <= KEPT else None
-            yield picture
-
-    detector, landmarker = _backends(job.settings.detector, job.settings.landmarks)
-    confident = CONFIDENT[job.settings.detector]
-    frames, tracks = track_faces(pictures(), detector, landmarker, confident, job.settings.detect_every)
-    if not frames:
-        raise MediaError(f"'{path}' holds no frames; download or export it again")
-    upright = (info.width, info.height) if (width, height) == small else (info.height, info.width)
-    scale = upright[0] / width, upright[1] / height
-    return _Found(frames, info.fps, *upright, [track.times(*scale) for track in tracks], kept)
+    confident, every, threads = CONFIDENT[job.settings.detector], job.settings.detect_every, _threads(job, info)
+    backends = _backends(job.settings.detector, job.settings.landmarks)
+    found = search_video(path, info, *backends, confident, every, threads=threads, see=keep)
+    tracks = [track.times(*found.scale) for track in found.tracks]
+    return _Found(info.fps, found.width, found.height, found.frames, tracks, kept)
 
 
 def _decode_again(path: Path, job: Job, crops: list[Crop]) -> Iterator[Picture]:
@@ -229,34 +223,9 @@ def _write_crops(
         for number, picture in enumerate(islice(pictures, last)):
             for n, clip in enumerate(clips):
                 if 0 <= number - clip.first_frame < len(clip):
-                    head = _cut_out(picture, crops[n], found.width, found.height, job.settings.size)
+                    head = cut_out(picture, crops[n], found.width, found.height, job.settings.size)
                     sizes[n].append(files[n].write(encode_jpeg(head, job.settings.jpeg_quality)))
     return sizes
-
-
-def _cut_out(picture: Picture, crop: Crop, width: int, height: int, size: int) -> Picture:
-    """[size, size, 3]: the crop of a source of this size, area-averaged or bilinear; beyond it its border is repeated.
-
-    The picture may be a smaller one of the source. A crop of the right size copies its pixels.
-    """
-    across, down = picture.shape[1] / width, picture.shape[0] / height
-    x0, y0, x1, y1 = crop.x * across, crop.y * down, (crop.x + crop.side) * across, (crop.y + crop.side) * down
-    left, top, right, bottom = math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)
-    inside = picture[max(top, 0) : bottom, max(left, 0) : right]
-    beyond = (
-        (max(-top, 0), max(bottom - picture.shape[0], 0)),
-        (max(-left, 0), max(right - picture.shape[1], 0)),
-        (0, 0),
-    )
-    around = Image.fromarray(np.pad(inside, beyond, mode="edge") if np.any(beyond) else inside)
-    head = around.resize((size, size), Image.Resampling.BILINEAR, box=(x0 - left, y0 - top, x1 - left, y1 - top))
-    return np.asarray(head)
-
-
-def _points_in(crop: Crop, clip: Track, size: int) -> NDArray[np.float32]:
-    """The clip's points in pixels of the crop, whose first pixel's centre is 0."""
-    corner = np.array([crop.x, crop.y], np.float32)
-    return (clip.points + np.float32(0.5) - corner) * np.float32(size / crop.side) - np.float32(0.5)
 
 
 @contextmanager

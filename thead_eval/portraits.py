@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import torchvision.transforms.v2.functional as tvf
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from thead_eval import tracking
 from thead_eval.backends import (
     CONFIDENT,
     Boxes,
@@ -26,10 +26,9 @@ from thead_eval.backends import (
 from thead_eval.drawing import draw_landmarks
 from thead_eval.errors import NoFaceFound
 from thead_eval.pictures import Picture
-from thead_eval.tracking import Crop, Track, head_crop
+from thead_eval.tracking import SEARCHED, Crop, Track, head_crop
 from thead_eval.types import Clip, Landmarks
 
-SEARCHED = 1280  # pixels of the longer side of the picture in which faces are searched; a larger one is shrunk
 CERTAIN = 1.0  # dlib's score of a box that counts although MTCNN sees nothing there
 SAME = 0.3  # the boxes of two detectors that overlap by this much are of one face
 RIVAL = 4.0  # a face that is less than so many times smaller than the largest may be the one that is meant
@@ -161,7 +160,7 @@ def crop_face(photo: Tensor, name: str, size: int, faces: Sequence[Face], face: 
             f"larger picture, or --size {int(ENLARGED * crop.side) // 16 * 16}"
         )
     frame = cut_out(photo, crop, size)
-    points = (face.points[None] + 0.5 - torch.tensor([crop.x, crop.y])) * (size / crop.side) - 0.5
+    points = torch.from_numpy(tracking.points_in(crop, face.points[None].numpy(), size))
     landmarks = Landmarks(points, torch.tensor([True]))
     return Portrait(name, photo, faces, face, crop, Clip(name, frame[None], 25.0), landmarks)
 
@@ -169,12 +168,8 @@ def crop_face(photo: Tensor, name: str, size: int, faces: Sequence[Face], face: 
 def cut_out(photo: Tensor, crop: Crop, size: int) -> Tensor:
     """[3, size, size]: the crop of a picture, resized; beyond the picture its border is repeated."""
     _, height, width = photo.shape
-    left, top = max(crop.x, 0), max(crop.y, 0)
-    right, bottom = min(crop.x + crop.side, width), min(crop.y + crop.side, height)
-    beyond = ((top - crop.y, crop.y + crop.side - bottom), (left - crop.x, crop.x + crop.side - right), (0, 0))
-    square = np.pad(photo[:, top:bottom, left:right].permute(1, 2, 0).numpy(), beyond, mode="edge")
-    resized = Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+    head = tracking.cut_out(photo.permute(1, 2, 0).numpy(), crop, width, height, size)
+    return torch.from_numpy(head.copy()).permute(2, 0, 1)
 
 
 def draw_faces(portrait_faces: Sequence[Face], photo: Tensor, portrait: Portrait | None) -> Tensor:

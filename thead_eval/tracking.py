@@ -5,16 +5,21 @@ whose (two meet, or none is found where one was), tracks end, and new ones begin
 without a word.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
+from PIL import Image
 
 from thead_eval.backends import Boxes, PictureDetector, PictureLandmarker, Points, face_box, overlap
-from thead_eval.pictures import Picture
+from thead_eval.errors import MediaError
+from thead_eval.pictures import Picture, VideoInfo, decode_frames, to_rgb
 
 # Mean difference from one frame to the next, in levels of a small RGB picture. Within 195 of 196 clips it stays
 # below, and 0.06 % of 5000 cuts from one clip to another do so too. A slow dissolve is not seen.
@@ -26,6 +31,7 @@ DRIFT = 0.6  # below this the landmarks are taken again, from the detection's bo
 MEET = 0.15  # two faces that overlap by more than this cannot be told apart
 APART = 0.1  # a face that overlaps another by less than this may begin a track
 MISSES = 2  # detections in a row that may fail to confirm a track
+SEARCHED = 1280  # pixels of the longer side of the pictures in which faces are searched; larger ones are shrunk
 REACH = 2.2  # sides of its own box within which a face must stay for one crop to hold it
 
 
@@ -51,6 +57,16 @@ class Search(NamedTuple):
     tracks: list[Track]  # by first frame, then from left to right
 
 
+class FaceSearch(NamedTuple):
+    """What was found in a video file."""
+
+    frames: int
+    width: int  # upright
+    height: int
+    tracks: list[Track]  # in pixels of the pictures that were searched
+    scale: tuple[float, float]  # of the video's pixels to theirs, for `Track.times`
+
+
 class Crop(NamedTuple):
     """A square in pixels of the source: whole numbers, so that a crop of the right size copies pixels."""
 
@@ -69,6 +85,52 @@ class _Open:
     scores: list[float]  # of the detections that confirmed it
     confirmed: int  # frames up to and including the last of them
     misses: int = 0
+
+
+def search_video(
+    path: Path,
+    info: VideoInfo,
+    detector: PictureDetector,
+    landmarker: PictureLandmarker,
+    confident: float,
+    every: int,
+    *,
+    threads: int = 0,
+    see: Callable[[Picture], None] = lambda picture: None,
+) -> FaceSearch:
+    """Follow all faces through a video file.
+
+    Args:
+        path: The video.
+        info: What its header states.
+        detector: See `track_faces`, as for the next three.
+        landmarker: Takes its boxes.
+        confident: The score from which a box alone begins a track.
+        every: Detect on every that many frames of a shot.
+        threads: Of the decoder; 0 = one a core.
+        see: Is given each picture that is searched, upright.
+
+    Raises:
+        MediaError: the file is damaged, or holds no frame.
+    """
+    shrink = max(1.0, max(info.width, info.height) / SEARCHED)
+    small = round(info.width / shrink), round(info.height / shrink)
+    width, height = small
+
+    def pictures() -> Iterator[Picture]:
+        nonlocal width, height
+        reformatter = VideoReformatter()
+        for frame in decode_frames(path, threads):
+            picture = np.ascontiguousarray(to_rgb(frame, *small, reformatter))
+            height, width = picture.shape[:2]
+            see(picture)
+            yield picture
+
+    frames, tracks = track_faces(pictures(), detector, landmarker, confident, every)
+    if not frames:
+        raise MediaError(f"'{path}' holds no frames; download or export it again")
+    upright = (info.width, info.height) if (width, height) == small else (info.height, info.width)
+    return FaceSearch(frames, *upright, tracks, (upright[0] / width, upright[1] / height))
 
 
 def track_faces(
@@ -250,3 +312,28 @@ def _into_frame(start: float, length: int, limit: int) -> int:
     if length >= limit:
         return (limit - length) // 2
     return min(max(round(start), 0), limit - length)
+
+
+def cut_out(picture: Picture, crop: Crop, width: int, height: int, size: int) -> Picture:
+    """[size, size, 3]: the crop of a source of this size, area-averaged or bilinear; beyond it its border is repeated.
+
+    The picture may be a smaller one of the source. A crop of the right size copies its pixels.
+    """
+    across, down = picture.shape[1] / width, picture.shape[0] / height
+    x0, y0, x1, y1 = crop.x * across, crop.y * down, (crop.x + crop.side) * across, (crop.y + crop.side) * down
+    left, top, right, bottom = math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)
+    inside = picture[max(top, 0) : bottom, max(left, 0) : right]
+    beyond = (
+        (max(-top, 0), max(bottom - picture.shape[0], 0)),
+        (max(-left, 0), max(right - picture.shape[1], 0)),
+        (0, 0),
+    )
+    around = Image.fromarray(np.pad(inside, beyond, mode="edge") if np.any(beyond) else inside)
+    head = around.resize((size, size), Image.Resampling.BILINEAR, box=(x0 - left, y0 - top, x1 - left, y1 - top))
+    return np.asarray(head)
+
+
+def points_in(crop: Crop, points: Points, size: int) -> NDArray[np.float32]:
+    """Points [..., 68, 2] in pixels of the crop at this size, whose first pixel's centre is 0."""
+    corner = np.array([crop.x, crop.y], np.float32)
+    return (points + np.float32(0.5) - corner) * np.float32(size / crop.side) - np.float32(0.5)

@@ -6,7 +6,7 @@ TRACK.parquet    a row per frame: frame, landmarks (pixels of the video's frames
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.signal import savgol_filter
@@ -33,12 +32,11 @@ from thead_eval.backends import (
     load_picture_landmarker,
 )
 from thead_eval.errors import ConfigError, MediaError, NoFaceFound
-from thead_eval.pictures import Picture, decode_frames, probe_video, to_rgb
-from thead_eval.tracking import Track, track_faces
+from thead_eval.pictures import Picture, probe_video
+from thead_eval.tracking import Track, search_video
 from thead_eval.types import NUM_POINTS, Landmarks
 from thead_eval.weights import sha256_of
 
-SEARCHED = 1280  # pixels of the longer side of the pictures in which faces are searched; larger ones are shrunk
 DETECT_EVERY = 8  # frames
 DOMINANT = 1.5  # times as large as any other face in view: the one that is meant where nobody says which
 NEAR = 1.5  # sides of a face's box within which it takes up again after it was lost
@@ -168,38 +166,29 @@ def track_video(
         NoFaceFound: it shows no face, not so many, or several and none that is much the largest.
     """
     info = probe_video(path)
-    shrink = max(1.0, max(info.width, info.height) / SEARCHED)
-    small = round(info.width / shrink), round(info.height / shrink)
-    height = width = 0
+    seen = 0
 
-    def pictures() -> Iterator[Picture]:
-        nonlocal height, width
-        reformatter = VideoReformatter()
-        for number, frame in enumerate(decode_frames(path), 1):
-            picture = np.ascontiguousarray(to_rgb(frame, *small, reformatter))
-            height, width = picture.shape[:2]
-            progress("tracking", number, info.frames or number)
-            yield picture
+    def see(picture: Picture) -> None:
+        nonlocal seen
+        seen += 1
+        progress("tracking", seen, info.frames or seen)
 
-    find, predict = _backends(detector, landmarks)
-    frames, tracks = track_faces(pictures(), find, predict, CONFIDENT[detector], DETECT_EVERY)
-    if not frames:
-        raise MediaError(f"'{path}' holds no frames; download or export it again")
+    found = search_video(path, info, *_backends(detector, landmarks), CONFIDENT[detector], DETECT_EVERY, see=see)
+    frames, tracks = found.frames, found.tracks
     if not tracks:
         raise NoFaceFound(f"no face in {frames} frames of '{path}'; give a video of a larger or more frontal face")
     chosen = _choose(tracks, face, path, info.fps)
-    upright = (info.width, info.height) if (width, height) == small else (info.height, info.width)
     points = np.full((frames, NUM_POINTS, 2), np.nan, np.float32)
     for track in chosen:
-        own = track.times(upright[0] / width, upright[1] / height)
+        own = track.times(*found.scale)
         points[own.first_frame : own.first_frame + len(own)] = own.points
     sha256 = sha256_of(path)
     return DrivingTrack(
         TrackInfo(
             name=path.name,
             fps=info.fps,
-            height=upright[1],
-            width=upright[0],
+            height=found.height,
+            width=found.width,
             source_sha256=sha256,
             detector=detector,
             landmarks=landmarks,
