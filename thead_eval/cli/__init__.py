@@ -16,6 +16,7 @@ VERBS = {
     "train": "Teach the few-shot generator on a dataset.",
     "track": "The landmarks of a video, as a small file to drive with.",
     "generate": "Photos to a talking head; a dataset to fakes of everyone in it.",
+    "detect": "Detectors of fakes: train, judge, audit their data, scan a file.",
     "export": "A talker as an ONNX file that runs without torch.",
     "score": "Fakes against real frames: FID, SSIM, CSIM, landmarks.",
     "report": "Runs to one HTML file.",
