@@ -4,7 +4,7 @@ from importlib import import_module
 
 import click
 
-# In the order of use: what a detector learns, how it is judged, whether its data can be trusted, what it says of a file.
+# In the order of use: what a detector learns, how it is judged, whether its data can be trusted, what it says.
 SUBCOMMANDS = {
     "train": "Teach a detector on real clips and fakes of other generators.",
     "eval": "Judge detectors: seen and unseen generators, strength, calibration.",
