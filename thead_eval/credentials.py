@@ -127,15 +127,41 @@ def _words(error: Exception) -> str:
 
 def read_credentials(path: Path) -> dict[str, Any] | None:  # Any: JSON
     """The active C2PA manifest of a file; None where it has none."""
-    import c2pa
-
-    reader = c2pa.Reader.try_create(path)
-    if reader is None:
+    store = read_store(path)
+    if store is None:
         return None
-    with reader:
-        store = json.loads(reader.json())
     manifest: dict[str, Any] = store["manifests"][store["active_manifest"]]
     return manifest
+
+
+def read_store(path: Path) -> dict[str, Any] | None:  # Any: JSON
+    """All C2PA manifests of a file, with what checking them gave; None where it has none, or is of no kind that can.
+
+    Reads the file alone: a manifest that lies elsewhere is not fetched.
+
+    Raises:
+        ConfigError: the extra package is absent.
+        MediaError: there are manifests, but they cannot be read.
+    """
+    try:
+        import c2pa
+    except ImportError:
+        raise ConfigError(
+            "Content Credentials need the package c2pa-python; run 'pip install \"theval[credentials]\"'"
+        ) from None
+    settings = c2pa.Settings.from_dict({"verify": {"remote_manifest_fetch": False}})
+    try:
+        with c2pa.Context(settings) as context:
+            reader = c2pa.Reader.try_create(path, context=context)
+            if reader is None:
+                return None
+            with reader:
+                store: dict[str, Any] = json.loads(reader.json())
+                return store
+    except c2pa.C2paError.NotSupported:
+        return None
+    except (c2pa.C2paError, json.JSONDecodeError) as error:
+        raise MediaError(f"the Content Credentials of '{path}' cannot be read ({_words(error)})") from error
 
 
 def _algorithm(key: "PrivateKeyTypes") -> bytes | None:
