@@ -302,9 +302,10 @@ def _add_video(
         stream = container.add_stream("ffv1", rate=rate, options={"level": "3", "slicecrc": "1"})
         stream.pix_fmt = "bgr0"
     else:
-        options = {"crf": "16", "preset": "medium"}
+        # x264's macroblock tree reads memory that nobody wrote: in 26 of 1500 runs the same frames gave other bytes.
+        options = {"crf": "16", "preset": "medium", "x264-params": "mbtree=0"}
         if height * width > LARGE:
-            options |= {"preset": "veryfast", "x264-params": "rc-lookahead=5:bframes=0"}
+            options |= {"preset": "veryfast", "x264-params": "mbtree=0:rc-lookahead=5:bframes=0"}
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.pix_fmt = "yuv420p" if width % 2 == height % 2 == 0 else "yuv444p"  # 4:2:0 needs even sizes
         stream.codec_context.colorspace = Colorspace.ITU709
