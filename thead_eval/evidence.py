@@ -1,0 +1,261 @@
+"""What detectors learn from and are judged on: real clips and fakes of them, each with who, whence and which split.
+
+Real and fake come the same way, so that neither codec nor size nor block grid tells them apart: decoded, brought to the
+smallest size among all of them, then to 224 pixels, then through one JPEG.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from thead_eval import pictures
+from thead_eval.data import Dataset, Split, decode_jpeg, open_dataset
+from thead_eval.errors import DatasetError
+from thead_eval.judging import count_frames
+from thead_eval.manifest import COLUMNS, ManifestRow, read_manifest
+from thead_eval.manifest import NAME as MANIFEST
+from thead_eval.media import iter_frames, probe_video
+from thead_eval.sources import Ratios, find_sources
+from thead_eval.types import Clip, Landmarks
+from thead_eval.weights import sha256_of
+
+# Pixels a side of what detectors are given. Not 256, the size of a crop: a real frame copied pixel by pixel would keep
+# the block grid of its video and of the dataset's JPEG, which a generator's frame never has.
+SIDE = 224
+QUALITY = 90  # of the JPEG, with chroma at full resolution
+RATIOS = Ratios(0.7, 0.15, 0.15)  # of identities of which nothing else says the split, as in 'theval prepare'
+
+
+@dataclass(frozen=True)
+class Item:
+    """One clip of head crops."""
+
+    id: str  # unique among the evidence; nothing is read out of it
+    label: Literal["real", "fake"]
+    generator: str  # '' of a real clip
+    shots: str  # that the generator adapted on, where that is known
+    identity: str  # who is shown
+    source: str  # sha256 of the recording that it is, or that it reproduces
+    split: Split
+    frames: int
+    fps: float
+    size: int  # pixels a side, as stored
+    path: str  # of a video file, or of a prepared dataset
+    clip: str  # its id in that dataset; '' of a file
+    sha256: str  # of the file, or of the dataset
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Items in a fixed order, and the size that all are brought to."""
+
+    items: tuple[Item, ...]
+    size: int  # the smallest of the items'
+
+    @cached_property
+    def sha256(self) -> str:
+        """A fingerprint of what is in it, wherever it lies."""
+        rows = [asdict(replace(item, path="")) for item in self.items]
+        return hashlib.sha256(json.dumps([self.size, rows], sort_keys=True).encode()).hexdigest()
+
+    @property
+    def generators(self) -> tuple[str, ...]:
+        """Each once, by name."""
+        return tuple(sorted({item.generator for item in self.items if item.label == "fake"}))
+
+    def of(self, split: Split) -> "Evidence":
+        """The items of a split; all are still brought to the same size."""
+        return Evidence(tuple(item for item in self.items if item.split == split), self.size)
+
+    def without(self, generators: Sequence[str]) -> "Evidence":
+        """All but the fakes of these generators."""
+        return Evidence(tuple(item for item in self.items if item.generator not in generators), self.size)
+
+    def frames(self, item: Item, count: int) -> Clip:
+        """At most `count` frames, spread over the whole clip: see `spread` and `read`."""
+        return self.read(item, spread(item.frames, count))
+
+    def read(self, item: Item, indices: Sequence[int]) -> Clip:
+        """These frames [T, 3, 224, 224] as detectors are given them.
+
+        Raises:
+            DatasetError, MediaError: the clip is missing or damaged.
+        """
+        if item.clip:
+            frames = open_dataset_once(item.path).read(item.clip, indices)[0].frames
+        else:
+            frames = _read_file(item, indices)
+        return Clip(item.id, alike(frames, self.size), item.fps)
+
+    def landmarks(self, item: Item, indices: Sequence[int]) -> Landmarks | None:
+        """Of these frames, in pixels of 224; None of a file, beside which none lie.
+
+        Raises:
+            DatasetError: the clip is missing.
+        """
+        if not item.clip:
+            return None
+        landmarks = open_dataset_once(item.path).landmarks(item.clip).take(indices)
+        return Landmarks((landmarks.points + 0.5) * (SIDE / item.size) - 0.5, landmarks.found)
+
+
+_OPEN: dict[str, Dataset] = {}
+
+
+def open_dataset_once(path: str) -> Dataset:
+    """A dataset by its path, opened on first use: its fingerprint takes a pass over the index."""
+    if path not in _OPEN:
+        _OPEN[path] = open_dataset(path)
+    return _OPEN[path]
+
+
+def spread(frames: int, count: int) -> list[int]:
+    """`count` numbers from 0 to `frames`, at equal distances over all of them; every one where there are fewer.
+
+    Each is the middle of its share: of 270 frames, 32 are 4, 12, 21, ... 265. Taking the first 32, as a widely used
+    benchmark does, judges one second of each video.
+    """
+    if frames <= count:
+        return list(range(frames))
+    return [int((place + 0.5) * frames / count) for place in range(count)]
+
+
+def alike(frames: Tensor, size: int, quality: int = QUALITY) -> Tensor:
+    """[T, 3, H, H] uint8 crops of any size as [T, 3, 224, 224], by way of `size` and a JPEG, as real and fake come."""
+    shown = []
+    for frame in frames:
+        picture = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
+        for side in (size, SIDE):
+            if picture.width > side or (side == SIDE and picture.width != SIDE):
+                picture = picture.resize((side, side), Image.Resampling.BILINEAR)  # antialiased where it shrinks
+        shown.append(decode_jpeg(pictures.encode_jpeg(np.asarray(picture), quality)))
+    return torch.stack(shown) if shown else torch.empty(0, 3, SIDE, SIDE, dtype=torch.uint8)
+
+
+def read_evidence(dataset: Dataset | None, fakes: Sequence[Path], *, whole: bool = True) -> Evidence:
+    """Real clips of a dataset, and clips of other folders, in the order in which they are named.
+
+    A folder is one that 'theval generate --data' made, where the real frames that each fake reproduces count too; or a
+    prepared dataset whose labels name generators; or videos of head crops, with a manifest.csv or laid out as
+    'theval prepare' reads them. Identities of `dataset` keep its split everywhere; others have that which their folder
+    states, or one by their name.
+
+    Args:
+        dataset: Its real clips.
+        fakes: Folders.
+        whole: The dataset's clips of people of whom a folder holds the frames that fakes reproduce, too: there is more
+            to learn from. Without, only those frames are there, as many and coded as the fakes.
+
+    Raises:
+        DatasetError: a folder is missing, unreadable or holds nothing, two items share an id, or one is no head crop.
+        ConfigError: a manifest is wrong.
+    """
+    known: dict[str, Split] = {}
+    items: list[Item] = []
+    if dataset is not None:
+        known = dict(zip(dataset.clips["identity"], dataset.clips["split"], strict=True))
+        items += [item for item in _dataset_items(dataset, "") if item.label == "real"]
+    added: list[Item] = []
+    for folder in fakes:
+        if not folder.is_dir():
+            raise DatasetError(f"'{folder}' is not a folder; give one that 'theval generate --data' made, or of videos")
+        if (folder / "dataset.json").exists():
+            added += _dataset_items(open_dataset(folder), f"{folder.name}/")
+        else:
+            added += _folder_items(folder)
+    if not whole:
+        cut = {(item.identity, item.source) for item in added if item.label == "real"}
+        items = [item for item in items if (item.identity, item.source) not in cut]
+    items += [replace(item, split=known.get(item.identity, item.split)) for item in added]
+    if not items:
+        raise DatasetError("there is neither a real clip nor a fake; give --data DATASET, and --fakes FOLDER")
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise DatasetError(f"two clips are called '{item.id}'; rename one of the folders that hold them")
+        seen.add(item.id)
+    return Evidence(tuple(items), min(item.size for item in items))
+
+
+def _dataset_items(dataset: Dataset, prefix: str) -> Iterator[Item]:
+    """A prepared dataset's clips, without those of people whom nobody named: they may be anyone's."""
+    _OPEN[dataset.path] = dataset
+    for row in dataset.clips.to_dict("records"):
+        if "~" in row["identity"]:
+            continue
+        real = row["label"] == "real"
+        yield Item(
+            id=prefix + row["id"],
+            label="real" if real else "fake",
+            generator="" if real else row["label"],
+            shots="",
+            identity=row["identity"],
+            source=row["source_sha256"],
+            split=row["split"],
+            frames=int(row["frames"]),
+            fps=float(row["fps"]),
+            size=dataset.info.size,
+            path=dataset.path,
+            clip=row["id"],
+            sha256=dataset.sha256,
+        )
+
+
+def _folder_items(folder: Path) -> Iterator[Item]:
+    """Videos of head crops, with what a manifest says of them."""
+    manifest = folder / MANIFEST
+    ours = manifest.exists() and manifest.read_text(encoding="utf-8-sig").startswith(",".join(COLUMNS))
+    rows = {row.file: row for row in read_manifest(folder)} if ours else {}
+    for source in find_sources(folder, "auto", RATIOS, manifest if manifest.exists() else None):
+        path = folder / source.file
+        info = probe_video(path)
+        if info.width != info.height:
+            raise DatasetError(
+                f"'{path}' is {info.width} x {info.height}, not a square head crop; make a dataset of the folder with "
+                "'theval prepare', and name that"
+            )
+        row = rows.get(source.file, ManifestRow(source.file, source.identity, source.label))
+        sha256 = row.sha256 or sha256_of(path)
+        real = source.label == "real"
+        yield Item(
+            id=f"{folder.name}/{source.file}",
+            label="real" if real else "fake",
+            generator="" if real else row.generator or source.label,
+            shots=row.shots,
+            identity=source.identity,
+            source=row.driver_sha256 or row.source_sha256 or sha256,
+            split=source.split,
+            frames=row.frames or count_frames(path),
+            fps=row.fps or info.fps,
+            size=info.width,
+            path=str(path),
+            clip="",
+            sha256=sha256,
+        )
+
+
+def _read_file(item: Item, indices: Sequence[int]) -> Tensor:
+    wanted = set(indices)
+    found: dict[int, Tensor] = {}
+    number = 0
+    for batch in iter_frames(Path(item.path)):
+        for frame in batch:
+            if number in wanted:
+                found[number] = frame
+            number += 1
+        if len(found) == len(wanted):
+            break
+    if lacking := wanted - found.keys():
+        raise DatasetError(
+            f"'{item.path}' has {number} frames, and number {min(lacking)} was to be read; it changed, make it again"
+        )
+    return torch.stack([found[index] for index in indices])
