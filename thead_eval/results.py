@@ -27,6 +27,8 @@ class Measurement(BaseModel):
     n_frames: int  # judged
     n_identities: int  # judged
     n_failed: int  # frames that could not be judged, and are not in `value`
+    n_real: int | None = None  # of detectors: real clips or frames judged; n_fake: fakes
+    n_fake: int | None = None
     n_effective: float | None = None  # independent frames that these are worth: n_frames / (1 + (K - 1) rho)
     noise_floor: float | None = None  # set metrics: the distance of two disjoint halves (by identity) of the real set
     labels: dict[str, str]  # generator, shots; more where a protocol has more

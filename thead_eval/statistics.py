@@ -13,6 +13,7 @@ from scipy import special
 
 from thead_eval.types import FeatureSet, FrameValues
 
+CELLS = 2**21  # draws times rows that a bootstrap holds at a time: 16 MB an array
 HALVINGS = 5  # random splits of the real set, whose median is the noise floor
 
 Distance = Callable[[FeatureSet, FeatureSet], float]  # (fake, real); NaN where there are too few rows
@@ -48,6 +49,37 @@ def mean_interval(values: Mapping[str, FrameValues], seed: int, draws: int = 200
     drawn = np.random.default_rng(seed).integers(len(means), size=(draws, len(means)))
     low, high = np.percentile(means[drawn].mean(axis=1), [2.5, 97.5])
     return Interval(float(means.mean()), float(low), float(high))
+
+
+def bootstrap_bounds(
+    measure: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    identities: NDArray[np.int64],
+    seed: int,
+    draws: int = 1000,
+) -> tuple[float, float] | None:
+    """The 95 % interval of any measure of rows, from drawing identities with replacement.
+
+    Args:
+        measure: Of weights [D, N], how often each draw holds each row: [D] values, NaN where a draw has none.
+        identities: [N] the identity of each row.
+        seed: Of the draws.
+        draws: How many.
+
+    Returns:
+        The 2.5 and 97.5 percentiles; None with fewer than two identities, or where a tenth of the draws has no value.
+    """
+    people, rows = np.unique(identities, return_inverse=True)
+    if len(people) < 2:
+        return None
+    drawn = np.random.default_rng(seed).multinomial(len(people), np.full(len(people), 1 / len(people)), size=draws)
+    at_a_time = max(1, CELLS // len(rows))
+    values = np.concatenate(
+        [measure(drawn[first : first + at_a_time, rows].astype(float)) for first in range(0, draws, at_a_time)]
+    )
+    if np.isnan(values).mean() > 0.1:
+        return None
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def paired_difference_interval(a: Mapping[str, float | None], b: Mapping[str, float | None]) -> Interval:

@@ -1,0 +1,283 @@
+"""Scores of detectors, kept and judged: who is told apart from whom, and what is no number."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from thead_eval.detection import (
+    FrameScores,
+    Model,
+    Scores,
+    clip_scores,
+    measure_scores,
+    read_scores,
+    score_clip,
+    score_rows,
+    write_scores,
+)
+from thead_eval.errors import RunError
+from thead_eval.evidence import Item
+from thead_eval.results import Measurement
+from thead_eval.statistics import bootstrap_bounds
+from thead_eval.types import Clip
+
+FRAMES = 8
+
+
+def item(name: str, generator: str = "", identity: str = "", shots: str = "") -> Item:
+    """A clip that is never read."""
+    return Item(
+        id=name,
+        label="fake" if generator else "real",
+        generator=generator,
+        shots=shots,
+        identity=identity or name,
+        source=f"recording of {identity or name}",
+        split="test",
+        frames=FRAMES,
+        fps=25.0,
+        size=64,
+        path=f"{name}.mkv",
+        clip="",
+        sha256="",
+    )
+
+
+def scores_of(
+    path: Path,
+    means: Mapping[Item, float],
+    model: Model | None = None,
+    seen: Mapping[str, bool] | None = None,
+    noise: float = 0.0,
+) -> Scores:
+    """A written and read table: logits of these means; of a generator the model saw, `seen` says so."""
+    model = model or Model(key="d", detector="d")
+    random = np.random.default_rng(0)
+    tables = []
+    for clip, mean in means.items():
+        logits = (mean + noise * random.normal(size=FRAMES)).astype(np.float32)
+        knows: tuple[bool | None, bool | None] = (None, None) if seen is None else (False, seen.get(clip.generator))
+        tables.append(score_rows(model, clip, "here", knows, range(FRAMES), FrameScores(logits, "scored", None)))
+    write_scores(path / "scores.parquet", tables, [model])
+    return read_scores(path / "scores.parquet")
+
+
+def measured(scores: Scores, **labels: str) -> dict[str, Measurement]:
+    """The numbers with these labels, and no others but the detector's name and the protocol."""
+    quiet: dict[str, str] = {"generator": "all", "unit": "clip"} | labels
+    rows = measure_scores(scores, 0, lambda *_: None)
+    asked = [m for m in rows if quiet.items() <= m.labels.items()]
+    return {m.metric: m for m in asked if m.labels.keys() <= {*quiet, "detector", "protocol"}}
+
+
+def crowd(people: int = 30, gap: float = 2.0) -> dict[Item, float]:
+    """A real clip and a fake of each person, the fakes higher by `gap` beside a spread of 1."""
+    random = np.random.default_rng(1)
+    reals = {item(f"real{n}", identity=f"p{n}"): random.normal() for n in range(people)}
+    fakes = {item(f"fake{n}", "g", f"p{n}"): gap + random.normal() for n in range(people)}
+    return reals | fakes
+
+
+def test_manipulations_of_one_file_name_stay_apart(tmp_path: Path) -> None:
+    # A benchmark that keys clips by the last folder of their path averages these four into one, and finds AUC 1.
+    reals = {item(f"real/{n:03d}"): -1.0 for n in range(10)}
+    higher = {"deepfakes": 4.0, "face2face": 4.0, "faceswap": 4.0, "neuraltextures": -2.0}
+    fakes = {item(f"{g}/{n:03d}", g, f"p{n}"): mean for g, mean in higher.items() for n in range(10)}
+    scores = scores_of(tmp_path, reals | fakes)
+    assert len(clip_scores(scores)) == 50
+    assert measured(scores)["auc"].value == pytest.approx(0.75)
+    assert measured(scores, generator="neuraltextures")["auc"].value == 0
+    assert measured(scores, generator="deepfakes")["auc"].value == 1
+
+
+def test_a_clip_is_the_mean_logit_of_the_frames_that_were_scored(tmp_path: Path) -> None:
+    model = Model(key="d", detector="d", scale=2.0, shift=1.0)
+    logits = np.array([1, np.nan, 2, np.nan, np.nan, np.nan, np.nan, 0], dtype=np.float32)
+    table = score_rows(model, item("a"), "", (None, None), range(FRAMES), FrameScores(logits, "scored", None))
+    write_scores(tmp_path / "scores.parquet", [table], [model])
+    (row,) = clip_scores(read_scores(tmp_path / "scores.parquet")).to_dict("records")
+    assert (row["frames"], row["failed"]) == (3, 5)
+    assert row["logit"] == pytest.approx(1.0)
+    assert row["p"] == pytest.approx(1 / (1 + np.exp(-3)))
+
+
+def test_intervals_are_over_people_and_hold_the_value(tmp_path: Path) -> None:
+    found = measured(scores_of(tmp_path, crowd()))
+    for m in found.values():
+        if m.value is not None and m.low is not None and m.high is not None:
+            assert m.low <= m.value <= m.high
+            assert 0 < m.high - m.low < 1
+    assert (found["auc"].n_real, found["auc"].n_fake, found["auc"].n_identities) == (30, 30, 30)
+    assert found["tpr_at_5"].value is not None
+    assert found["tpr_at_1"].value is None and found["tpr_at_1"].note == "30 reals are too few, 100 are needed"
+
+
+def test_no_fault_among_few_people_is_no_proof(tmp_path: Path) -> None:
+    found = measured(scores_of(tmp_path, crowd(gap=99.0)))
+    assert (found["auc"].value, found["auc"].high) == (1, 1)
+    assert found["auc"].low == pytest.approx(0.025 ** (1 / 30))
+    assert (found["eer"].value, found["eer"].low) == (0, 0)
+    assert found["eer"].high == pytest.approx(1 - 0.025 ** (1 / 30))
+
+
+def test_reals_and_fakes_weigh_alike_in_what_is_said_of_probabilities(tmp_path: Path) -> None:
+    once = crowd(gap=1.0)
+    more = {item(f"{clip.id}, again {n}", clip.generator, clip.identity): mean
+            for n in range(3) for clip, mean in once.items() if clip.generator}  # fmt: skip
+    first, second = measured(scores_of(tmp_path, once)), measured(scores_of(tmp_path, once | more))
+    for name in ("ece", "brier", "log_loss", "auc"):
+        assert first[name].value == pytest.approx(second[name].value)
+    assert first["ap"].value != pytest.approx(second["ap"].value)
+
+
+def test_protocols_follow_from_what_the_model_has_seen(tmp_path: Path) -> None:
+    means = crowd() | {item(f"other{n}", "h", f"p{n}"): 5.0 for n in range(30)}
+    scores = scores_of(tmp_path, means, seen={"g": True, "h": False})
+    rows = measure_scores(scores, 0, lambda *_: None)
+    aucs = {m.labels["protocol"]: m for m in rows if m.metric == "auc" and m.labels["unit"] == "clip"}
+    assert aucs.keys() == {"P1", "P3"}
+    assert aucs["P1"].n_fake == aucs["P3"].n_fake == 30 and aucs["P1"].n_real == aucs["P3"].n_real == 30
+    assert aucs["P3"].value == 1 and aucs["P1"].value != 1
+
+
+def test_shots_are_told_apart(tmp_path: Path) -> None:
+    reals = {item(f"real{n}"): float(n) for n in range(4)}
+    fakes = {item(f"{shots}/{n}", "g", f"real{n}", shots): n + float(shots) for n in range(4) for shots in ("1", "8")}
+    found = measured(scores_of(tmp_path, reals | fakes), generator="g", shots="8")
+    assert found["auc"].value == 1 and found["auc"].n_fake == 4
+
+
+@dataclass(frozen=True)
+class Odd:
+    """A detector that does one thing."""
+
+    answer: Tensor | None  # None: it raises
+    name: str = "odd"
+
+    def score(self, clip: Clip) -> Tensor:
+        if self.answer is None:
+            raise IndexError("no such frame")
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "reason"),
+    [
+        (None, "raised", "IndexError: no such frame"),
+        (torch.full((FRAMES,), torch.nan), "nothing", "gave NaN for every frame"),
+        (torch.full((FRAMES,), 17.0), "not probabilities", "gave scores of 17 to 17, which are no probabilities"),
+        (torch.rand(3), "not probabilities", r"gave [3] scores for 8 frames"),
+        (torch.rand(FRAMES), "scored", None),
+    ],
+)
+def test_what_is_no_score_is_said(answer: Tensor | None, outcome: str, reason: str | None, tmp_path: Path) -> None:
+    clip = Clip("a", torch.zeros(FRAMES, 3, 8, 8, dtype=torch.uint8), 25.0)
+    said = score_clip(Odd(answer), clip)
+    assert (said.outcome, said.reason) == (outcome, reason)
+    assert np.isnan(said.logits).all() == (outcome != "scored")
+    model = Model(key="odd", detector="odd")
+    clips = [item("a"), item("b", "g", "a")]
+    tables = [score_rows(model, each, "", (None, None), range(FRAMES), said) for each in clips]
+    write_scores(tmp_path / "scores.parquet", tables, [model])
+    rows = measure_scores(read_scores(tmp_path / "scores.parquet"), 0, lambda *_: None)
+    assert rows
+    for m in rows:
+        if outcome != "scored":
+            assert m.value is None and reason is not None and reason in m.note
+        elif m.labels["unit"] == "clip":  # the same is said of both clips
+            assert m.value is None and "of everything" in m.note
+
+
+def test_one_clip_in_many_that_fails_is_counted(tmp_path: Path) -> None:
+    clips, model = list(crowd()), Model(key="d", detector="d")
+    random = np.random.default_rng(0)
+    tables = []
+    for number, clip in enumerate(clips):
+        said = FrameScores(random.normal(size=FRAMES).astype(np.float32), "scored", None)
+        if number == 3:
+            said = FrameScores(np.zeros(0, np.float32), "unreadable", "'x.mkv' is damaged")
+        tables.append(score_rows(model, clip, "", (None, None), range(len(said.logits)), said))
+    write_scores(tmp_path / "scores.parquet", tables, [model])
+    auc = measured(read_scores(tmp_path / "scores.parquet"))["auc"]
+    assert auc.value is not None and (auc.n_real, auc.n_fake, auc.n_failed) == (29, 30, 1)
+
+
+def test_verdicts_at_the_thresholds_of_validation_and_reals_that_flip(tmp_path: Path) -> None:
+    model = Model(key="d", detector="d", thresholds={"5": 0.5})
+    clips = crowd(people=4, gap=0)
+    tables = []
+    for number, clip in enumerate(clips):
+        for perturbation, level, logit in (("", 0, -1.0), ("jpeg", 5, 1.0 if number == 0 else -1.0)):
+            said = FrameScores(np.full(FRAMES, logit + (3 if clip.generator else 0), np.float32), "scored", None)
+            tables.append(score_rows(model, clip, "", (None, None), range(FRAMES), said, perturbation, level))
+    write_scores(tmp_path / "scores.parquet", tables, [model])
+    scores = read_scores(tmp_path / "scores.parquet")
+    as_is, perturbed = measured(scores), measured(scores, perturbation="jpeg", level="5")
+    assert as_is["fakes_flagged_at_5"].value == 1 and as_is["reals_flagged_at_5"].value == 0
+    assert as_is["reals_flagged_at_5"].high == pytest.approx(1 - 0.025 ** (1 / 4))
+    assert perturbed["reals_flipped_at_5"].value == perturbed["reals_flagged_at_5"].value == pytest.approx(0.25)
+    assert perturbed.keys() == {"auc", "tpr_at_5", "tpr_at_1", *(f"{n}_at_5" for n in
+        ("fakes_flagged", "reals_flagged", "reals_flipped"))}  # fmt: skip
+
+
+def test_draws_of_one_training_are_meaned(tmp_path: Path) -> None:
+    models = [Model(key=f"d{n}", detector="d", training="1 of g", known_fakes=1, draw=n) for n in range(2)]
+    tables = []
+    for model in models:
+        for number in range(5):
+            for generator, mean in (("", 0.0), ("g", 1.0 if model.draw == 0 else -1.0)):
+                said = FrameScores(np.full(FRAMES, mean, np.float32), "scored", None)
+                clip = item(f"{number}{generator}", generator, f"p{number}")
+                tables.append(score_rows(model, clip, "", (False, False), range(FRAMES), said))
+    write_scores(tmp_path / "scores.parquet", tables, models)
+    rows = measure_scores(read_scores(tmp_path / "scores.parquet"), 0, lambda *_: None)
+    (auc,) = (m for m in rows if m.metric == "auc" and m.labels["unit"] == "clip")
+    assert auc.value == pytest.approx(0.5) and auc.labels["known_fakes"] == "1"
+
+
+def test_a_table_that_cannot_be_trusted_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "scores.parquet"
+    with pytest.raises(RunError, match="does not exist"):
+        read_scores(path)
+    path.write_text("no parquet")
+    with pytest.raises(RunError, match="is no table of scores"):
+        read_scores(path)
+    model = Model(key="d", detector="d")
+    table = score_rows(model, item("a"), "", (None, None), [0], FrameScores(np.zeros(1, np.float32), "scored", None))
+    write_scores(path, [table, table], [model])
+    with pytest.raises(RunError, match="says two things of frame"):
+        read_scores(path)
+    write_scores(path, [table], [])
+    with pytest.raises(RunError, match="holds scores of 'd' and does not say what that is"):
+        read_scores(path)
+
+
+def test_the_bootstrap_covers_the_truth_where_frames_would_not() -> None:
+    random = np.random.default_rng(0)
+
+    def covered(by_identity: bool) -> float:
+        hits = 0
+        for trial in range(100):
+            people = np.repeat(np.arange(25), 16)
+            values = random.normal(size=25)[people] + 0.3 * random.normal(size=len(people))
+            mean_of = lambda weights, v=values: weights @ v / weights.sum(axis=1)  # noqa: E731
+            bounds = bootstrap_bounds(mean_of, people if by_identity else np.arange(len(people)), trial, 200)
+            assert bounds is not None
+            hits += bounds[0] <= 0 <= bounds[1]
+        return hits / 100
+
+    assert covered(True) >= 0.85
+    assert covered(False) <= 0.5
+
+
+def test_no_bounds_of_one_person_or_where_most_draws_have_no_value() -> None:
+    def measure(weights: Sequence[float]) -> np.ndarray:
+        return np.full(len(weights), np.nan)
+
+    assert bootstrap_bounds(measure, np.zeros(5, np.int64), 0) is None  # type: ignore[arg-type]  # of any weights
+    assert bootstrap_bounds(measure, np.arange(5), 0) is None  # type: ignore[arg-type]  # as above

@@ -1,0 +1,454 @@
+"""What detectors say of clips, a row a frame, and the numbers that are made of it without them.
+
+The scores are what is kept: every number of `theval detect eval` is made of scores.parquet, so that it can be made
+anew, by other metrics or for fewer people, without a detector. A row names its clip, person, generator and source;
+none of them is read out of a path, so that clips of equal file names stay apart.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from scipy.special import expit, logit
+from torch import Tensor
+
+from thead_eval.errors import RunError
+from thead_eval.evidence import Item
+from thead_eval.metrics.detection import METRICS, DetectionMetric, Values, Weights, why_not
+from thead_eval.results import Measurement
+from thead_eval.statistics import bootstrap_bounds
+from thead_eval.types import Clip, Detector
+
+SCHEMA = 1
+SCORES = "scores.parquet"
+AGGREGATION = "mean logit"  # of a clip's frames that could be scored
+SURE = 1e-6  # a probability nearer to 0 or 1 than this has the logit of this: one frame must not outweigh all others
+MAX_FAILED = 0.1  # of a detector's clips; with more there is no number, as those that are left were chosen by it
+
+Outcome = Literal["scored", "unreadable", "raised", "nothing", "not probabilities"]
+
+SCORE_SCHEMA = pa.schema(
+    [
+        ("model", pa.string()),  # a key of the table's models
+        ("perturbation", pa.string()),  # '' as it is
+        ("level", pa.int32()),  # 1 to 5, the strongest; 0 as it is
+        ("item", pa.string()),
+        ("label", pa.string()),  # real, fake
+        ("generator", pa.string()),  # '' of a real clip
+        ("shots", pa.string()),
+        ("identity", pa.string()),
+        ("source", pa.string()),  # sha256 of the recording
+        ("collection", pa.string()),  # the dataset or folder that it was named with
+        ("split", pa.string()),
+        ("identity_seen", pa.bool_()),  # by the model, in training or validation; null where nobody knows
+        ("generator_seen", pa.bool_()),  # null of a real clip, or where nobody knows
+        ("frame", pa.int32()),  # its number in the clip; null in the one row of a clip of which nothing could be read
+        ("logit", pa.float32()),  # NaN where it could not be scored
+        ("p", pa.float32()),  # calibrated
+        ("outcome", pa.string()),  # of the clip
+        ("reason", pa.string()),  # null where it was scored
+    ]
+)
+
+
+class Model(BaseModel):
+    """What made scores, and how a clip's probability and verdict follow from the logits of its frames."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str  # unique in a table
+    detector: str
+    sha256: str = ""  # of its weights
+    training: str = ""  # '' as it came; else which of a protocol's trainings
+    held_out: str = ""  # the generator that this training did not see
+    known_fakes: int | None = None  # of that generator, which it saw after all
+    draw: int | None = None  # which of several choices of these
+    scale: float = 1.0  # Platt: p = sigmoid(scale * mean logit + shift)
+    shift: float = 0.0
+    thresholds: dict[str, float] = {}  # of a clip's p, by the false positive rate in percent that validation showed
+    aggregation: Literal["mean logit"] = "mean logit"
+
+
+@runtime_checkable
+class GivesLogits(Protocol):
+    """A detector whose raw output is calibrated afterwards, for a whole clip."""
+
+    def logits(self, frames: Tensor) -> Tensor:
+        """[T] float32 of uint8 [T, 3, H, W]; NaN where a frame could not be scored."""
+        ...
+
+
+class FrameScores(NamedTuple):
+    """What a detector said of one clip."""
+
+    logits: NDArray[np.float32]  # [T]
+    outcome: Outcome
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A table of scores, and the models in it."""
+
+    frames: pd.DataFrame  # SCORE_SCHEMA
+    models: dict[str, Model]
+
+
+def score_clip(detector: Detector, clip: Clip) -> FrameScores:
+    """A detector's logits of each frame; of one that raises, or gives no probabilities, NaN and the reason.
+
+    A detector can be a stranger's, and one clip must not end a night's work: it is counted, and no number made of it.
+    """
+    none = np.full(len(clip), np.nan, dtype=np.float32)
+    try:
+        given = detector.logits(clip.frames) if isinstance(detector, GivesLogits) else detector.score(clip)
+        values = np.asarray(given.detach().cpu(), dtype=np.float32)
+    except Exception as error:
+        return FrameScores(none, "raised", f"{type(error).__name__}: {error}")
+    if values.shape != (len(clip),):
+        return FrameScores(none, "not probabilities", f"gave {list(values.shape)} scores for {len(clip)} frames")
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return FrameScores(none, "nothing", "gave NaN for every frame")
+    if isinstance(detector, GivesLogits):
+        return FrameScores(values, "scored", None)
+    if known.min() < 0 or known.max() > 1:
+        reason = f"gave scores of {known.min():g} to {known.max():g}, which are no probabilities"
+        return FrameScores(none, "not probabilities", reason)
+    return FrameScores(logit(values.clip(SURE, 1 - SURE)), "scored", None)
+
+
+def score_rows(
+    model: Model,
+    item: Item,
+    collection: str,
+    seen: tuple[bool | None, bool | None],
+    indices: Sequence[int],
+    scores: FrameScores,
+    perturbation: str = "",
+    level: int = 0,
+) -> pa.Table:
+    """The rows of one clip; one row without a frame where it could not be read.
+
+    Args:
+        model: What made the scores.
+        item: The clip.
+        collection: The dataset or folder that the clip was named with.
+        seen: Whether the model has seen the person and the generator; None where nobody knows.
+        indices: The frames' numbers in the clip.
+        scores: Of these frames.
+        perturbation: What was done to them.
+        level: How strongly.
+    """
+    fields: dict[str, Any] = {  # Any: of several types
+        "model": model.key,
+        "perturbation": perturbation,
+        "level": level,
+        "item": item.id,
+        **{name: getattr(item, name) for name in ("label", "generator", "shots", "identity", "source", "split")},
+        "collection": collection,
+        "identity_seen": seen[0],
+        "generator_seen": None if item.label == "real" else seen[1],
+        "outcome": scores.outcome,
+        "reason": scores.reason,
+    }
+    columns: dict[str, Any] = {
+        "frame": list(indices) or [None],
+        "logit": scores.logits if len(indices) else [np.nan],
+        "p": expit(model.scale * scores.logits + model.shift) if len(indices) else [np.nan],
+    }
+    count = len(columns["frame"])
+    return pa.table({name: columns.get(name, [fields.get(name)] * count) for name in SCORE_SCHEMA.names}, SCORE_SCHEMA)
+
+
+def write_scores(path: Path, tables: Iterable[pa.Table], models: Iterable[Model]) -> None:
+    """Write a table of scores whole or not at all; an empty iterable leaves a table without rows."""
+    content = {"schema": SCHEMA, "models": [model.model_dump(mode="json") for model in models]}
+    schema = SCORE_SCHEMA.with_metadata({"theval": json.dumps(content)})
+    temporary = path.with_name(f".{path.name}")
+    with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table.cast(schema))
+    temporary.replace(path)
+
+
+def read_scores(path: Path) -> Scores:
+    """A table that `write_scores` wrote.
+
+    Raises:
+        RunError: it is missing, something else, of another version, or says two things of one frame.
+    """
+    try:
+        table = pq.read_table(path)
+        content = json.loads((table.schema.metadata or {})[b"theval"])
+        if content["schema"] != SCHEMA:
+            raise RunError(f"'{path}' has schema {content['schema']}, this theval reads {SCHEMA}; judge again")
+        models = [Model.model_validate(model) for model in content["models"]]
+        frames = table.select(SCORE_SCHEMA.names).cast(SCORE_SCHEMA).to_pandas()
+    except FileNotFoundError:
+        raise RunError(f"'{path}' does not exist; make it with 'theval detect eval'") from None
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError, ValidationError) as error:
+        raise RunError(f"'{path}' is no table of scores ({_first_line(error)}); judge again") from error
+    if unknown := set(frames["model"]) - {model.key for model in models}:
+        raise RunError(f"'{path}' holds scores of '{min(unknown)}' and does not say what that is; judge again")
+    twice = frames.duplicated(["model", "perturbation", "level", "item", "frame"])
+    if twice.any():
+        raise RunError(f"'{path}' says two things of frame {frames[twice].iloc[0]['item']}; judge again")
+    return Scores(frames, {model.key: model for model in models})
+
+
+CLIP_COLUMNS = [name for name in SCORE_SCHEMA.names if name not in ("frame", "logit", "p")]
+
+
+def clip_scores(scores: Scores) -> pd.DataFrame:
+    """A row a clip: the mean logit of its scored frames, the probability that follows, and the counts of both."""
+    keys = ["model", "perturbation", "level", "item"]
+    grouped = scores.frames.groupby(keys, sort=False)
+    clips = grouped[[name for name in CLIP_COLUMNS if name not in keys]].first()
+    clips["logit"] = grouped["logit"].mean()  # NaN left out
+    clips["frames"] = grouped["logit"].count()
+    clips["failed"] = grouped["logit"].size() - clips["frames"]
+    clips = clips.reset_index()
+    for name, by in (("scale", "scale"), ("shift", "shift")):
+        clips[name] = clips["model"].map({key: getattr(model, by) for key, model in scores.models.items()})
+    clips["p"] = expit(clips["scale"] * clips["logit"] + clips["shift"])
+    return clips.drop(columns=["scale", "shift"])
+
+
+# From scores to measurements.
+
+# A protocol by what is new to the model: (person, generator). Real clips belong to each in which the person fits.
+PROTOCOLS: dict[str, tuple[bool, bool]] = {"P1": (True, False), "P2": (False, True), "P3": (True, True)}
+UNKNOWN = "as given"  # the protocol of a model of which nobody knows what it has seen
+ALL = "all"  # generators
+PERTURBED = ("auc", "tpr_at_5", "tpr_at_1")  # what is measured under perturbations, beside the reals that flip
+
+
+@dataclass(frozen=True)
+class Question:
+    """A set of scores, and what it is asked about."""
+
+    labels: dict[str, str]
+    model: Model
+    clips: pd.DataFrame  # a row a clip and draw, failed ones too
+
+
+@dataclass(frozen=True)
+class _Number:
+    """A number still to be computed, of rows of which each draw holds so many."""
+
+    name: str
+    higher_is_better: bool
+    compute: Callable[[Weights], Values]
+    absent: str = ""  # why it has no value
+    best: float | None = None
+
+
+def measure_scores(scores: Scores, seed: int, progress: Callable[[str, int, int], None]) -> list[Measurement]:
+    """Every number of a table: by protocol, generator, shots and collection of reals, for clips and for frames.
+
+    Intervals are from drawing people with replacement. Probabilities are judged with reals and fakes weighing alike,
+    so that the number of fakes made of each person is in no number but `ap`.
+    """
+    clips = clip_scores(scores)
+    questions = list(ask(scores, clips))
+    measurements = []
+    for done, question in enumerate(questions):
+        progress("numbers", done, len(questions))
+        measurements += measure_question(question, "clip", question.clips, seed)
+        if not question.labels.keys() & {"shots", "perturbation"} and question.model.draw is None:
+            measurements += measure_question(question, "frame", _frames_of(scores, question), seed)
+    progress("numbers", len(questions), len(questions))
+    return measurements
+
+
+def ask(scores: Scores, clips: pd.DataFrame) -> Iterator[Question]:
+    """The questions that a table can answer: fakes of one kind, beside all reals of the same protocol."""
+    as_is = clips[clips["perturbation"] == ""].set_index(["model", "item"])["p"]
+    before = pd.MultiIndex.from_frame(clips[["model", "item"]])
+    clips = clips.assign(p_as_is=as_is.reindex(before).to_numpy())
+    trainings: dict[tuple[str, ...], list[Model]] = {}  # draws of one training are one question
+    for model in scores.models.values():
+        trainings.setdefault((model.detector, model.training, str(model.known_fakes)), []).append(model)
+    for models in trainings.values():
+        model = models[0]
+        own = clips[clips["model"].isin([each.key for each in models])]
+        named = {"detector": model.detector, "training": model.training, "held_out": model.held_out}
+        named["known_fakes"] = "" if model.known_fakes is None else str(model.known_fakes)
+        for (perturbation, level), rows in own.groupby(["perturbation", "level"], sort=True):
+            strength = {"perturbation": str(perturbation), "level": str(level)} if perturbation else {}
+            for protocol, asked in _by_protocol(rows):
+                labels = {name: value for name, value in (named | strength | {"protocol": protocol}).items() if value}
+                for kind, chosen in _by_kind(asked, detailed=not perturbation):
+                    yield Question(kind | labels, model, chosen)
+
+
+def _by_protocol(clips: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    real = clips["label"] == "real"
+    unknown = clips["identity_seen"].isna()
+    if unknown.any():
+        yield UNKNOWN, clips
+        return
+    for protocol, (new_person, new_generator) in PROTOCOLS.items():
+        fits = clips["identity_seen"].eq(not new_person) & (real | clips["generator_seen"].eq(not new_generator))
+        if (fits & ~real).any():
+            yield protocol, clips[fits]
+
+
+def _by_kind(clips: pd.DataFrame, detailed: bool) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """All fakes; those of each generator; of each at so many shots; all, beside the reals of each collection."""
+    real = clips["label"] == "real"
+    yield {"generator": ALL}, clips
+    generators = sorted(set(clips.loc[~real, "generator"]))
+    for generator in generators:
+        of_it = clips["generator"] == generator
+        if len(generators) > 1:
+            yield {"generator": generator}, clips[real | of_it]
+        shots = sorted(set(clips.loc[of_it, "shots"]) - {""}, key=lambda text: (len(text), text))
+        if detailed and len(shots) > 1:
+            for count in shots:
+                kind = {"generator": generator, "shots": count}
+                yield kind, clips[real | (of_it & (clips["shots"] == count))]
+    collections = sorted(set(clips.loc[real, "collection"]))
+    if detailed and len(collections) > 1:
+        for collection in collections:
+            yield {"generator": ALL, "reals": collection}, clips[~real | (clips["collection"] == collection)]
+
+
+def _frames_of(scores: Scores, question: Question) -> pd.DataFrame:
+    """The frames of a question's clips, as rows of one frame each."""
+    frames = scores.frames
+    chosen = frames[
+        (frames["perturbation"] == "")
+        & (frames["model"] == question.model.key)
+        & frames["item"].isin(question.clips["item"])
+    ]
+    known = chosen["logit"].notna().astype(int)
+    return chosen.assign(frames=known, failed=1 - known, p_as_is=chosen["p"])
+
+
+def measure_question(
+    question: Question, unit: Literal["clip", "frame"], rows: pd.DataFrame, seed: int
+) -> list[Measurement]:
+    """The numbers of one question; without a value, and with the reason, where the detector failed."""
+    clips = question.clips
+    failed_clips = (clips["frames"] == 0).sum() / max(len(clips), 1)
+    scored = rows[rows["frames"] > 0]
+    broken = ""
+    if failed_clips > MAX_FAILED:
+        reasons = clips.loc[clips["frames"] == 0, "reason"]
+        broken = f"{failed_clips:.0%} of the clips have no score ({reasons.iloc[0]}); no number is made of the rest"
+    elif len(scored) > 1 and scored["logit"].nunique() == 1:
+        broken = f"the detector says {scored['p'].iloc[0]:.3g} of everything"
+    fake = (scored["label"] == "fake").to_numpy()
+    identities = pd.factorize(scored["identity"])[0].astype(np.int64)
+    smaller_class = min(scored.loc[fake, "identity"].nunique(), scored.loc[~fake, "identity"].nunique())
+    perturbed = "perturbation" in question.labels
+    made = []
+    for number in _numbers(question.model, scored, fake, unit, perturbed):
+        note = broken or number.absent or ("" if len(scored) else "nothing was scored")
+        value = low = high = None
+        if not note:
+            value = float(number.compute(np.ones((1, len(scored))))[0])
+            bounds = bootstrap_bounds(number.compute, identities, seed)
+            low, high = bounds or (None, None)
+            perfect = number.best is not None and abs(value - number.best) < 1e-12
+            if perfect and low is not None:  # a bootstrap of no faults shows none, however few people it saw
+                value = number.best
+                assert value is not None
+                low, high = sorted((value, abs(1 - value - 0.025 ** (1 / max(smaller_class, 1)))))
+        made.append(
+            Measurement(
+                metric=number.name,
+                value=value,
+                low=low,
+                high=high,
+                higher_is_better=number.higher_is_better,
+                n_frames=int(scored["frames"].sum()),
+                n_identities=int(scored["identity"].nunique()),
+                n_failed=int(rows["failed"].sum()),
+                n_real=int((~fake).sum()),
+                n_fake=int(fake.sum()),
+                labels=question.labels | {"unit": unit},
+                note=note,
+            )
+        )
+    return made
+
+
+def _numbers(
+    model: Model, scored: pd.DataFrame, fake: NDArray[np.bool_], unit: str, perturbed: bool
+) -> Iterator[_Number]:
+    """What is asked of these rows."""
+    draws = [np.flatnonzero(scored["model"] == key) for key in dict.fromkeys(scored["model"])] or [np.arange(0)]
+    for metric in METRICS:
+        if not perturbed or metric.name in PERTURBED:
+            compute = _over_draws(metric, scored, fake, draws)
+            yield _Number(metric.name, metric.higher_is_better, compute, why_not(metric, fake[draws[0]]), metric.best)
+    if unit == "frame" or len(draws) > 1:
+        return
+    p, p_as_is = scored["p"].to_numpy(), scored["p_as_is"].to_numpy()
+    for fpr, threshold in model.thresholds.items():
+        flagged, before = p >= threshold, p_as_is >= threshold
+        for name, of_class, counted, more_is_better in (
+            (f"fakes_flagged_at_{fpr}", fake, flagged, True),
+            (f"reals_flagged_at_{fpr}", ~fake, flagged, False),
+            (f"reals_flipped_at_{fpr}", ~fake, flagged != before, False),
+        ):
+            if perturbed or "flipped" not in name:
+                absent = "" if of_class.any() else f"there are no {name.split('_')[0]}"
+                yield _Number(name, more_is_better, _share(counted, of_class), absent, float(more_is_better))
+
+
+def _over_draws(
+    metric: DetectionMetric, scored: pd.DataFrame, fake: NDArray[np.bool_], draws: Sequence[NDArray[np.intp]]
+) -> Callable[[Weights], Values]:
+    """The metric, meaned over the draws of a training, which judged the same clips."""
+    column = "p" if metric.reads == "probability" else "logit"
+    values = scored[column].to_numpy(dtype=np.float64)
+
+    def compute(weights: Weights) -> Values:
+        of_each = []
+        for rows in draws:
+            weighted = weights[:, rows]
+            if metric.reads == "probability":
+                weighted = balanced(weighted, fake[rows])
+            of_each.append(metric.compute(fake[rows], values[rows], weighted))
+        mean: Values = np.mean(of_each, axis=0)
+        return mean
+
+    return compute
+
+
+def _share(counted: NDArray[np.bool_], of_class: NDArray[np.bool_]) -> Callable[[Weights], Values]:
+    def compute(weights: Weights) -> Values:
+        whole = weights @ of_class
+        share: Values = np.divide(
+            weights @ (counted & of_class), whole, out=np.full(len(whole), np.nan), where=whole > 0
+        )
+        return share
+
+    return compute
+
+
+def balanced(weights: Weights, fake: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Weights [D, N] of which reals and fakes have half each, where there are both."""
+    shares = np.empty(weights.shape)
+    for of_class in (fake, ~fake):
+        whole = weights[:, of_class].sum(axis=1, keepdims=True)
+        shares[:, of_class] = np.divide(
+            weights[:, of_class], whole, out=np.zeros_like(shares[:, of_class]), where=whole > 0
+        )
+    return shares
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
