@@ -46,6 +46,14 @@ def test_frames_are_spread_over_the_whole_clip() -> None:
     assert spread(5, 32) == [0, 1, 2, 3, 4]
 
 
+def test_a_part_of_a_clip_is_its_frames(evidence: Evidence) -> None:
+    for item in (evidence.items[0], evidence.items[-1]):
+        part = item.part(10, 5)
+        assert len(part.id) > len(item.id) and (part.frames, part.identity) == (5, item.identity)
+        assert torch.equal(evidence.read(part, [1, 3]).frames, evidence.read(item, [11, 13]).frames)
+        assert torch.equal(evidence.frames(part.part(2, 2), 9).frames, evidence.read(item, [12, 13]).frames)
+
+
 def test_the_items_of_a_dataset_and_of_its_fakes(evidence: Evidence, dataset: Dataset) -> None:
     assert [item.id for item in evidence.items[:2]] == ["head0000-0", "head0001-0"]
     assert evidence.generators == ("copy", "warp")

@@ -52,6 +52,13 @@ class Item:
     path: str  # of a video file, or of a prepared dataset
     clip: str  # its id in that dataset; '' of a file
     sha256: str  # of the file, or of the dataset
+    first: int = 0  # number of its first frame in the file or clip, where it is a part of that
+
+    def part(self, first: int, frames: int) -> "Item":
+        """So many of its frames, from the given one on, as a clip of its own."""
+        return replace(
+            self, id=f"{self.id}, frames {first} to {first + frames - 1}", first=self.first + first, frames=frames
+        )
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,7 @@ class Evidence:
         Raises:
             DatasetError, MediaError: the clip is missing or damaged.
         """
+        indices = [item.first + index for index in indices]
         if item.clip:
             frames = open_dataset_once(item.path).read(item.clip, indices)[0].frames
         else:
@@ -104,7 +112,7 @@ class Evidence:
         """
         if not item.clip:
             return None
-        landmarks = open_dataset_once(item.path).landmarks(item.clip).take(indices)
+        landmarks = open_dataset_once(item.path).landmarks(item.clip).take([item.first + index for index in indices])
         return Landmarks((landmarks.points + 0.5) * (SIDE / item.size) - 0.5, landmarks.found)
 
 
