@@ -96,6 +96,7 @@ def search_video(
     every: int,
     *,
     threads: int = 0,
+    searched: int = SEARCHED,
     see: Callable[[Picture], None] = lambda picture: None,
 ) -> FaceSearch:
     """Follow all faces through a video file.
@@ -108,12 +109,13 @@ def search_video(
         confident: The score from which a box alone begins a track.
         every: Detect on every that many frames of a shot.
         threads: Of the decoder; 0 = one a core.
+        searched: Pixels of the longer side of the pictures in which faces are searched.
         see: Is given each picture that is searched, upright.
 
     Raises:
         MediaError: the file is damaged, or holds no frame.
     """
-    shrink = max(1.0, max(info.width, info.height) / SEARCHED)
+    shrink = max(1.0, max(info.width, info.height) / searched)
     small = round(info.width / shrink), round(info.height / shrink)
     width, height = small
 

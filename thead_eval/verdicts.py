@@ -1,0 +1,208 @@
+"""What a scan of a file found: an outcome, and where a face could be judged, a verdict with its probability.
+
+A verdict is a statement at an operating point: `fake` from a score on that at most a stated share of the real videos
+reach on which the detector was validated, `real` below a score that at most the same share of its fakes fell short of,
+`inconclusive` between the two, and wherever the interval of the score reaches across one of them.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thead_eval.marks import Mark
+from thead_eval.statistics import Interval, paired_difference_interval
+from thead_eval.tracking import Crop
+
+Outcome = Literal["scored", "unreadable", "no_face", "too_short", "failed"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+Verdict = Literal["fake", "inconclusive", "real"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)  # the most serious first
+
+BLOCK = 1.0  # seconds of a track that count as one observation: neighbouring frames are near copies
+BLOCKS = 6  # into which a shorter track is cut all the same
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Between which scores nothing is said. Scores are mean logits of a video's frames."""
+
+    rate: float  # the stated share of real videos that are called fake, and of fakes that are called real, at most
+    fake: float  # from here on: fake
+    real: float  # below: real
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A frame of a track, with what in it the detector went by."""
+
+    frame: int  # of the file, from 0
+    seconds: float
+    probability: float
+    picture: bytes  # JPEG of the head
+    heat: bytes  # JPEG of the head under the map; b"" where none was made
+
+
+@dataclass(frozen=True)
+class TrackScan:
+    """One face through consecutive frames of one shot."""
+
+    first_frame: int
+    frames: int
+    fps: float
+    crop: Crop  # in pixels of the file
+    scored: tuple[int, ...]  # frames of the file
+    logits: tuple[float | None, ...]  # one for each of them; None: the detector could not score it
+    curve: tuple[float | None, ...]  # the same as calibrated probabilities
+    logit: float  # their mean
+    verdict: Verdict
+    probability: float  # that it is fake, among as many fakes as reals
+    low: float | None  # 95 %, from how the frames vary; None where they are too few
+    high: float | None
+    shown: tuple[Shown, ...] = ()
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """Where it begins and ends."""
+        return self.first_frame / self.fps, (self.first_frame + self.frames) / self.fps
+
+
+@dataclass(frozen=True)
+class FileScan:
+    """One file. It has a verdict if and only if its outcome is `scored`."""
+
+    path: str
+    sha256: str  # '' where it could not be read
+    outcome: Outcome
+    reason: str = ""  # why it was not scored
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0  # 0: a picture
+    frames: int = 0
+    tracks: tuple[TrackScan, ...] = ()
+    marks: tuple[Mark, ...] = field(default=())
+
+    @property
+    def deciding(self) -> TrackScan | None:
+        """The track that the file's verdict is: of the most serious verdict, the one with the highest score."""
+        return min(self.tracks, key=lambda t: (VERDICTS.index(t.verdict), -t.logit), default=None)
+
+
+def judge(logits: NDArray[np.float32], seconds: NDArray[np.float64], point: OperatingPoint) -> tuple[Verdict, Interval]:
+    """The verdict on a track, and its mean logit with a 95 % interval (Student's, over blocks of time).
+
+    Args:
+        logits: [T] of the frames that were scored, at least one; no NaN.
+        seconds: [T] when they are shown, ascending.
+        point: Where verdicts begin.
+    """
+    mean = float(logits.mean(dtype=np.float64))
+    length = seconds[-1] - seconds[0]
+    block = min(BLOCK, length / BLOCKS) if length else BLOCK
+    numbers = np.minimum((seconds - seconds[0]) // block, max(length // block - 1, 0)).astype(int)
+    means: dict[str, float | None] = {str(n): float(logits[numbers == n].mean()) for n in np.unique(numbers)}
+    spread = paired_difference_interval(means, dict.fromkeys(means, 0.0))
+    interval = Interval(mean, None, None)
+    if spread.value is not None and spread.low is not None and spread.high is not None:
+        interval = Interval(mean, mean + spread.low - spread.value, mean + spread.high - spread.value)
+    return decide(interval, point), interval
+
+
+def decide(score: Interval, point: OperatingPoint) -> Verdict:
+    """The verdict that a score and the whole of its interval support.
+
+    Where a detector tells its validation's reals and fakes apart with room to spare, the score from which on it says
+    fake lies below the one under which it says real; then both must agree.
+    """
+    assert score.value is not None
+    low = score.value if score.low is None else score.low
+    high = score.value if score.high is None else score.high
+    if low >= max(point.fake, point.real):
+        return "fake"
+    return "real" if high < min(point.fake, point.real) else "inconclusive"
+
+
+def count_outcomes(files: Sequence[FileScan]) -> dict[str, int]:
+    """How many files had each outcome; together they are all files."""
+    counts = Counter(file.outcome for file in files)
+    return {outcome: counts[outcome] for outcome in OUTCOMES}
+
+
+def count_verdicts(files: Sequence[FileScan]) -> dict[str, int]:
+    """How many of the scored files got each verdict."""
+    counts = Counter(file.deciding.verdict for file in files if file.deciding is not None)
+    return {verdict: counts[verdict] for verdict in VERDICTS}
+
+
+def file_row(file: FileScan) -> dict[str, Any]:  # Any: JSON
+    """A file as a row of `theval detect scan --json`."""
+    track = file.deciding
+    return {
+        "path": file.path,
+        "sha256": file.sha256,
+        "outcome": file.outcome,
+        "reason": file.reason,
+        "verdict": track and track.verdict,
+        "probability": track and _round(track.probability),
+        "low": track and _round(track.low),
+        "high": track and _round(track.high),
+        "width": file.width,
+        "height": file.height,
+        "fps": file.fps,
+        "frames": file.frames,
+        "marks": [{"kind": mark.kind, "text": mark.text, "synthetic": mark.synthetic} for mark in file.marks],
+        "tracks": [_track_row(track) for track in file.tracks],
+    }
+
+
+def _track_row(track: TrackScan) -> dict[str, Any]:  # Any: JSON
+    return {
+        "first_frame": track.first_frame,
+        "frames": track.frames,
+        "crop": list(track.crop),
+        "verdict": track.verdict,
+        "probability": _round(track.probability),
+        "low": _round(track.low),
+        "high": _round(track.high),
+        "logit": round(track.logit, 4),
+        "failed": sum(value is None for value in track.logits),
+        "curve": [[frame, _round(value)] for frame, value in zip(track.scored, track.curve, strict=True)],
+    }
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+@dataclass(frozen=True)
+class DetectorNote:
+    """What a reader of a verdict must know of the detector."""
+
+    name: str
+    sha256: str  # of its weights; '' of a plug-in's that does not say
+    generators: tuple[str, ...] = ()  # whose fakes it has seen; () where it does not say
+    reals: int = 0  # videos on which its verdicts were set, of people it did not learn from; 0: it does not say
+    fakes: int = 0
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """A scan, with all that is needed to do it again."""
+
+    files: tuple[FileScan, ...]
+    detector: DetectorNote
+    point: OperatingPoint
+    fake_from: float  # the operating point's two scores as probabilities
+    real_below: float
+    settings: dict[str, Any]  # Any: JSON
+    command: str  # as typed
+    started: str  # ISO 8601, UTC
+    seconds: float
+    packages: dict[str, str]  # name to version
+    python: str
+    commit: str | None  # of the repository that the code lies in, None outside one
+    dirty: bool | None
+    device: str
