@@ -73,7 +73,7 @@ class Model(BaseModel):
     draw: int | None = None  # which of several choices of these
     scale: float = 1.0  # Platt: p = sigmoid(scale * mean logit + shift)
     shift: float = 0.0
-    thresholds: dict[str, float] = {}  # of a clip's p, by the false positive rate in percent that validation showed
+    thresholds: dict[str, float] = {}  # mean logits, by the percent of validation reals that reach them at most
     aggregation: Literal["mean logit"] = "mean logit"
 
 
@@ -272,9 +272,9 @@ def measure_scores(scores: Scores, seed: int, progress: Callable[[str, int, int]
 
 def ask(scores: Scores, clips: pd.DataFrame) -> Iterator[Question]:
     """The questions that a table can answer: fakes of one kind, beside all reals of the same protocol."""
-    as_is = clips[clips["perturbation"] == ""].set_index(["model", "item"])["p"]
+    as_is = clips[clips["perturbation"] == ""].set_index(["model", "item"])["logit"]
     before = pd.MultiIndex.from_frame(clips[["model", "item"]])
-    clips = clips.assign(p_as_is=as_is.reindex(before).to_numpy())
+    clips = clips.assign(logit_as_is=as_is.reindex(before).to_numpy())
     trainings: dict[tuple[str, ...], list[Model]] = {}  # draws of one training are one question
     for model in scores.models.values():
         trainings.setdefault((model.detector, model.training, str(model.known_fakes)), []).append(model)
@@ -332,7 +332,7 @@ def _frames_of(scores: Scores, question: Question) -> pd.DataFrame:
         & frames["item"].isin(question.clips["item"])
     ]
     known = chosen["logit"].notna().astype(int)
-    return chosen.assign(frames=known, failed=1 - known, p_as_is=chosen["p"])
+    return chosen.assign(frames=known, failed=1 - known, logit_as_is=chosen["logit"])
 
 
 def measure_question(
@@ -395,9 +395,9 @@ def _numbers(
             yield _Number(metric.name, metric.higher_is_better, compute, why_not(metric, fake[draws[0]]), metric.best)
     if unit == "frame" or len(draws) > 1:
         return
-    p, p_as_is = scored["p"].to_numpy(), scored["p_as_is"].to_numpy()
+    logits, logits_as_is = scored["logit"].to_numpy(), scored["logit_as_is"].to_numpy()
     for fpr, threshold in model.thresholds.items():
-        flagged, before = p >= threshold, p_as_is >= threshold
+        flagged, before = logits >= threshold, logits_as_is >= threshold
         for name, of_class, counted, more_is_better in (
             (f"fakes_flagged_at_{fpr}", fake, flagged, True),
             (f"reals_flagged_at_{fpr}", ~fake, flagged, False),

@@ -1,0 +1,110 @@
+"""Leaks that are planted are found, and what is apart is left alone."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from benchmarks.fakes import make_fakes
+from benchmarks.shots import ShotsConfig
+from tests.test_detection import item
+from thead_eval.audit import Audit, audit, shared_faces, shared_files, shared_identities, shared_recordings
+from thead_eval.cli import theval
+from thead_eval.evidence import Evidence, read_evidence
+from thead_eval.media import write_clip
+from thead_eval.synthetic import head_clip
+from thead_eval.testing import make_dataset
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """No progress."""
+
+
+def test_a_person_a_recording_and_a_file_in_two_splits() -> None:
+    anna = [replace(item("a", identity="anna"), sha256="1"), replace(item("b", "g", "anna"), sha256="2")]
+    assert not [*shared_identities(anna), *shared_recordings(anna), *shared_files(anna)]
+    learnt = replace(anna[1], split="train")
+    (leak,) = shared_identities([anna[0], learnt])
+    assert leak.what == "'anna' is in test and train" and leak.items == ("a", "b")
+    (leak,) = shared_recordings([anna[0], replace(learnt, identity="bert")])
+    assert "one recording" in leak.what
+    (leak,) = shared_files([replace(each, sha256="same") for each in (anna[0], learnt)])
+    assert "is in test and train" in leak.what
+    (leak,) = shared_files([replace(each, sha256="same") for each in anna])
+    assert "is in real and fake" in leak.what
+
+
+def test_one_face_under_two_names() -> None:
+    items = [item("a", identity="anna"), replace(item("b", identity="bert"), split="train")]
+    near = {"anna": np.zeros(128, np.float32), "bert": np.full(128, 0.39 / np.sqrt(128), np.float32)}
+    (leak,) = shared_faces(items, near)
+    assert leak.what == "'anna' and 'bert' (test, train) look like one person: distance 0.39"
+    assert not list(shared_faces(items, near | {"bert": np.full(128, 0.41 / np.sqrt(128), np.float32)}))
+    assert not list(shared_faces([items[0], replace(items[1], split="test")], near))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of twelve heads, fakes of them with their reals beside them, and lossy fakes of another folder."""
+    folder = tmp_path_factory.mktemp("audit")
+    dataset = make_dataset(folder / "data", identities=12, frames=60, size=64)
+    make_fakes(ShotsConfig(dataset.path, generators=("copy",), shots=(1,)), folder / "made", 0, quiet)
+    for number in range(12):
+        clip = head_clip(number, 20, 64)[0]
+        (folder / "theirs" / f"head{number:04d}").mkdir(parents=True)
+        write_clip(folder / "theirs" / f"head{number:04d}" / "fake.mp4", clip)
+    rows = [f"head{n:04d}/fake.mp4,head{n:04d},theirs,test" for n in range(12)]
+    (folder / "theirs" / "manifest.csv").write_text("\n".join(["file,identity,label,split", *rows]) + "\n")
+    return folder
+
+
+def audited(evidence: Evidence) -> Audit:
+    return audit(evidence, 0, quiet, faces=False)
+
+
+def test_fakes_coded_as_their_reals_are_not_told_by_their_files(folder: Path) -> None:
+    found = audited(read_evidence(None, [folder / "made"]))
+    assert found.metadata.value is not None and found.metadata.value <= 0.55
+    assert not found.leaks and {tell.auc for tell in found.tells} == {0.5}
+
+
+def test_fakes_of_another_codec_are_told_by_their_files(folder: Path) -> None:
+    found = audited(read_evidence(None, [folder / "made", folder / "theirs"]).without(["copy"]))
+    assert found.metadata.value == 1
+    (leak,) = found.leaks
+    assert leak.check == "metadata" and "AUC 1.00" in leak.what and "coding alone 1.00" in leak.what
+    assert "frames alone 1.00" in leak.what and "fps" not in leak.what
+
+
+def test_whole_clips_beside_short_fakes_are_told_by_their_length(folder: Path) -> None:
+    found = audited(read_evidence(None, [folder / "data", folder / "made"]))
+    assert found.leaks and found.leaks[0].check == "metadata"
+
+
+def test_a_file_that_cannot_be_read_is_told(folder: Path) -> None:
+    evidence = read_evidence(None, [folder / "theirs"])
+    gone = replace(evidence.items[0], path="gone.mp4")
+    found = audited(Evidence((gone, *evidence.items[1:]), evidence.size))
+    assert "gone.mp4" in found.unreadable[0] and found.metadata.value is None
+
+
+def test_the_command_exits_1_where_something_is_found(folder: Path) -> None:
+    told = ["detect", "audit", "--no-faces", "--json", "--fakes", str(folder / "made")]
+    good = CliRunner().invoke(theval, told)
+    assert good.exit_code == 0, good.output
+    assert json.loads(good.stdout)["leaks"] == []
+    bad = CliRunner().invoke(theval, [*told[:3], *told[4:], "--fakes", str(folder / "theirs")])
+    assert bad.exit_code == 1, bad.output
+    assert "coding" in bad.stdout and "1 leak found" in bad.stdout
+
+
+def test_faces_of_real_people_need_a_face(folder: Path) -> None:
+    evidence = read_evidence(None, [folder / "made"])
+    few = tuple(each for each in evidence.items if each.identity in ("head0000", "head0001"))
+    found = audit(Evidence(few, evidence.size), 0, quiet)
+    assert found.faces + len(found.faceless) == 2
+    assert torch.is_grad_enabled()
