@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 
 from thead_eval.verdicts import OperatingPoint
 
@@ -38,7 +37,7 @@ class Calibration:
 def calibrate(logits: Logits, fake: NDArray[np.bool_], identities: Sequence[str], seed: int) -> Calibration:
     """Fit a and b on validation videos, real and fake counting alike, and again on bootstraps of their people."""
     names = np.array(identities)
-    a, b = _platt(logits, fake, np.ones(len(logits)), names)
+    a, b = platt(logits, fake, np.ones(len(logits)), names)
     people = np.unique(names)
     place = np.searchsorted(people, names)
     random = np.random.default_rng(seed)
@@ -47,14 +46,16 @@ def calibrate(logits: Logits, fake: NDArray[np.bool_], identities: Sequence[str]
         weights = np.bincount(random.integers(len(people), size=len(people)), minlength=len(people))[place]
         # A draw without either class says nothing about the two.
         if weights[fake].any() and weights[~fake].any():
-            draws.append(_platt(logits, fake, weights.astype(float), names))
+            draws.append(platt(logits, fake, weights.astype(float), names))
     return Calibration(a, b, np.array(draws or [(a, b)]))
 
 
-def _platt(
+def platt(
     logits: Logits, fake: NDArray[np.bool_], weights: NDArray[np.float64], names: NDArray[np.str_]
 ) -> tuple[float, float]:
-    """With Platt's targets (N+1)/(N+2) and 1/(N+2), where N counts people, not their near-copied videos."""
+    """a and b, with Platt's targets (N+1)/(N+2) and 1/(N+2), where N counts people, not their near-copied videos."""
+    from sklearn.linear_model import LogisticRegression  # takes seconds to import, and a scan fits nothing
+
     targets = np.empty(len(logits))
     weights = weights.copy()
     for is_fake in (False, True):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from detectors.calibration import Calibration
 from thead_eval import plugins
 from thead_eval.errors import CheckpointError, ConfigError
+from thead_eval.recipes import check_name
 from thead_eval.tensors import part_of, read_tensors, write_tensors
 from thead_eval.types import Clip, Detector
 from thead_eval.verdicts import OperatingPoint
@@ -27,10 +28,12 @@ BUNDLED = Path(__file__).parent / "checkpoints"
 BATCH = 32  # frames at a time
 
 # How each kind of detector is built. A network is an nn.Module from uint8 [T, 3, H, W], frames of one clip in their
-# order, to logits [T] float32, the higher the more fake, NaN where a frame could not be scored; its attribute `window`
-# is how many consecutive frames a logit needs.
+# order, to logits [T] float32, the higher the more fake, NaN where a frame could not be scored; its attributes `window`
+# and `stride` say how many frames a logit needs, and how far apart. One that is trained step by step has `size`,
+# `blends`, `start` and `learn`, as EfficientNetLite0 does; one that is fitted has `measure`, as Spectrum does.
 NETWORKS = {
     "efflite0": "detectors.efflite0:EfficientNetLite0",
+    "sbi": "detectors.sbi:SelfBlended",
 }
 
 
@@ -102,17 +105,25 @@ def identity_hash(identity: str) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
+def find_class(name: str) -> type[nn.Module]:
+    """The class of a kind of detector.
+
+    Raises:
+        ConfigError: no kind of detector has this name.
+    """
+    check_name(name, NETWORKS, "no detector is named")
+    module, _, attribute = NETWORKS[name].partition(":")
+    found: type[nn.Module] = getattr(import_module(module), attribute)
+    return found
+
+
 def build(name: str, config: Mapping[str, Any]) -> nn.Module:  # Any: JSON
     """A network with untrained weights.
 
     Raises:
         ConfigError: no kind of detector has this name.
     """
-    if name not in NETWORKS:
-        raise ConfigError(f"no detector is named '{name}'; there are: {', '.join(NETWORKS)}")
-    module, _, attribute = NETWORKS[name].partition(":")
-    network: nn.Module = getattr(import_module(module), attribute)(**config)
-    return network
+    return find_class(name)(**config)
 
 
 def save_detector(

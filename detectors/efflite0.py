@@ -10,7 +10,9 @@ from thead_eval.features import efflite0_input, efflite0_network, fold_normalisa
 class EfficientNetLite0(nn.Module):
     """Frames one by one. Normalisation is taken into the convolutions, and so learns no statistics of few people."""
 
-    window = 1
+    window = 1  # consecutive frames that a logit needs
+    stride = 1  # from one of them to the next
+    blends = False  # learns from fakes that others made
 
     def __init__(self, size: int = 224) -> None:
         super().__init__()
@@ -33,6 +35,10 @@ class EfficientNetLite0(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] to logits [B]."""
         return self.judge(efflite0_input(resize(frames, self.size)))
+
+    def learn(self, windows: Tensor) -> Tensor:
+        """A training's samples, uint8 [B, 1, 3, H, W], to logits [B]."""
+        return self(windows[:, 0])  # type: ignore[no-any-return]  # what `forward` gives
 
     def judge(self, x: Tensor) -> Tensor:
         """Float [B, 3, size, size] as the network sees them to logits [B]."""

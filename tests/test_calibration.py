@@ -30,7 +30,7 @@ def test_four_times_as_many_fakes_change_nothing() -> None:
         np.concatenate([logits, np.repeat(logits[fake], 3)]), more, [*names, *np.repeat(names[3:], 3)], 0
     )
     alone = calibrate(logits, fake, names, 0)
-    assert (crowded.a, crowded.b) == (pytest.approx(alone.a, abs=1e-3), pytest.approx(alone.b, abs=1e-3))
+    assert [crowded.a, crowded.b] == pytest.approx([alone.a, alone.b], abs=1e-3)
 
 
 def test_perfect_scores_get_no_certainty() -> None:

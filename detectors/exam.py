@@ -1,0 +1,131 @@
+"""What chooses among the states of a training: the clips of validation people, and the numbers made of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detectors.calibration import Calibration, calibrate, operating_points, platt
+from detectors.samples import Footage, Sample, read_pictures
+from thead_eval.errors import DatasetError
+from thead_eval.metrics.detection import auc
+from thead_eval.verdicts import OperatingPoint
+
+BLENDED = "blended"  # the generator's name where real frames were blended with themselves
+BATCH = 32
+
+Learn = Callable[[Tensor], Tensor]  # windows uint8 [B, W, 3, S, S] to logits [B]
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Windows of validation clips, and the clips."""
+
+    footage: Footage
+    samples: tuple[Sample, ...]
+    owner: NDArray[np.int64]  # [N] of each sample its clip
+    fake: NDArray[np.bool_]  # [V] of each clip
+    generators: tuple[str, ...]  # [V] '' of a real clip
+    identities: tuple[str, ...]  # [V]
+
+    @property
+    def people(self) -> tuple[int, int]:
+        """How many are there, real and fake."""
+        names = np.array(self.identities)
+        return len(np.unique(names[~self.fake])), len(np.unique(names[self.fake]))
+
+
+class Result(NamedTuple):
+    """What a network came to."""
+
+    logits: NDArray[np.float64]  # [V] the mean of each clip's windows; NaN where none could be scored
+    values: dict[str, float]
+    score: float  # what chooses: the mean log-loss over generators, after Platt scaling; the lower the better
+
+
+def prepare_exam(footage: Footage, *, blends: bool, seed: int) -> Exam:
+    """The clips of validation people; with `blends`, and no fake among them, their own are blended.
+
+    Raises:
+        DatasetError: there are no real clips, or no fakes.
+    """
+    rows = np.arange(len(footage.owner))
+    samples = [Sample(int(row), bool(footage.fake[row]), None) for row in rows]
+    clips = [(item.label == "fake", item.generator, item.identity) for item in footage.items]
+    owner = list(footage.owner)
+    if blends and not footage.fake.any():
+        for row in np.concatenate([np.empty(0, np.int64), *footage.faces_of.values()]):
+            samples.append(Sample(int(row), True, seed + int(row)))
+            owner.append(len(footage.items) + footage.owner[row])
+        clips += [(True, BLENDED, item.identity) for item in footage.items]
+    there = np.unique(owner)  # of a clip without landmarks nothing is blended
+    fake = np.array([clips[n][0] for n in there], np.bool_)
+    if fake.all() or not fake.any():
+        raise DatasetError(
+            f"the split 'val' holds {(~fake).sum()} real clips and {fake.sum()} fakes; validation needs "
+            "both: name fakes of validation people with --fakes"
+        )
+    return Exam(
+        footage,
+        tuple(samples),
+        np.searchsorted(there, owner),
+        fake,
+        tuple(clips[n][1] for n in there),
+        tuple(clips[n][2] for n in there),
+    )
+
+
+@torch.no_grad()
+def sit(exam: Exam, learn: Learn, size: int, device: torch.device) -> Result:
+    """All windows by a network, clip by clip."""
+    logits = []
+    for first in range(0, len(exam.samples), BATCH):
+        windows = read_pictures(exam.footage, exam.samples[first : first + BATCH], size)
+        logits.append(learn(windows.to(device)).float().cpu())
+    return mark(exam, torch.cat(logits).double().numpy())
+
+
+def mark(exam: Exam, logits: NDArray[np.float64]) -> Result:
+    """The numbers made of a logit a window [N].
+
+    Raises:
+        DatasetError: of the real clips or of the fakes none could be scored.
+    """
+    known = np.isfinite(logits)
+    clips = len(exam.fake)
+    count = np.bincount(exam.owner[known], minlength=clips)
+    sums = np.bincount(exam.owner[known], logits[known], minlength=clips)
+    means = np.divide(sums, count, out=np.full(clips, np.nan), where=count > 0)
+    scored = count > 0
+    fake, names, makers = exam.fake[scored], np.array(exam.identities)[scored], np.array(exam.generators)[scored]
+    if fake.all() or not fake.any():
+        raise DatasetError(f"of {clips} validation clips, {scored.sum()} could be scored, none real or none fake")
+    a, b = platt(means[scored], fake, np.ones(len(fake)), names)
+    line = a * means[scored] + b
+    losses = np.logaddexp(0, np.where(fake, -line, line))  # -log p of what the clip is
+    values: dict[str, float] = {"auc": float(auc(fake, means[scored])[0])}
+    of_generator = []
+    for generator in np.unique(makers[fake]):
+        own = makers == generator
+        values[f"auc/{generator}"] = float(auc(fake[own | ~fake], means[scored][own | ~fake])[0])
+        of_generator.append((losses[own].mean() + losses[~fake].mean()) / 2)
+    values["failed"] = float(clips - scored.sum())
+    return Result(means, values, float(np.mean(of_generator)))
+
+
+class Verdicts(NamedTuple):
+    """How a network's logits are to be read."""
+
+    calibration: Calibration
+    points: tuple[OperatingPoint, ...]
+
+
+def set_verdicts(exam: Exam, logits: NDArray[np.float64], seed: int) -> Verdicts:
+    """Calibration and operating points by the clips that could be scored."""
+    scored = np.isfinite(logits)
+    fake, names = exam.fake[scored], np.array(exam.identities)[scored]
+    return Verdicts(calibrate(logits[scored], fake, list(names), seed), operating_points(logits[scored], fake))

@@ -1,0 +1,88 @@
+"""Recipes: everything that a detector's training is made of, as frozen values, and from TOML."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from detectors.augment import Augmentation
+from detectors.checkpoint import find_class
+from thead_eval.errors import ConfigError
+from thead_eval.recipes import read_sections
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network learns.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    batch: int = 32  # half of them fake; of all processes together
+    steps: int = 1500
+    lr: float = 1e-4
+    warmup: int = 50  # steps in which lr grows to its value
+    weight_decay: float = 0.01
+    clip: float = 1.0  # the norm of a step's gradient, at most
+    ema: float = 0.99  # of the weights that validation and users see
+    seed: int = 0
+    frames: int = 24  # windows of each clip to learn from
+    validation_frames: int = 8  # windows of each clip to validate on
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    workers: int = 1  # that read the samples of the next steps; see thead_eval.training.read_ahead
+    log_every: int = 20
+    save_every: int = 100
+    validate_every: int = 100
+    patience: int = 8  # validations without a better one, after which a training ends
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "steps", "frames", "validation_frames", "workers", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train {name} is {getattr(self, name)}; it must be at least 1")
+        if self.batch % 2:
+            raise ConfigError(f"train batch is {self.batch}; it must be even, as half of it is fake")
+        for name in ("lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"train {name} is {getattr(self, name)}; it must be above 0")
+        if self.precision not in ("32-true", "bf16-mixed"):
+            raise ConfigError(f"train precision '{self.precision}' is not known; choose '32-true' or 'bf16-mixed'")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"train ema is {self.ema}; it must be from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a training is made of; saved with every detector."""
+
+    detector: str  # a name of checkpoint.NETWORKS
+    network: Mapping[str, Any]  # what `build` needs; Any: JSON
+    train: TrainConfig
+    augmentation: Augmentation
+
+
+def read_recipe(detector: str, config: Path | None = None, changes: Mapping[str, object] | None = None) -> Recipe:
+    """The recipe of a detector, with what a TOML file changes, and then single settings of [train].
+
+    `timm:NAME` is the detector `timm` with NAME as its backbone.
+
+    Raises:
+        ConfigError: there is no such detector or file, or a setting is unknown or out of range.
+    """
+    name, _, backbone = detector.partition(":")
+    known = {
+        "network": list(inspect.signature(find_class(name)).parameters),
+        "train": [field.name for field in fields(TrainConfig)],
+        "augmentation": [field.name for field in fields(Augmentation)],
+    }
+    sections = read_sections([config] if config else [], known)
+    if backbone:
+        sections["network"]["backbone"] = backbone
+    sections["train"] |= changes or {}
+    try:
+        return Recipe(
+            name, sections["network"], TrainConfig(**sections["train"]), Augmentation(**sections["augmentation"])
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"detector '{detector}' has a setting of a wrong type ({error}); correct it") from None

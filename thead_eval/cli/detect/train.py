@@ -1,0 +1,113 @@
+"""theval detect train: a detector that learns from real clips and fakes."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command("train")
+@click.option("--data", help="A dataset of 'theval prepare': its real clips, and who belongs to which split.")
+@click.option(
+    "--fakes",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A folder of 'theval generate --data', a prepared dataset of fakes, or videos of head crops. Repeatable.",
+)
+@click.option("--detector", default="efflite0", show_default=True, help="What to train: 'theval list detector'.")
+@click.option("--without", multiple=True, help="A generator whose fakes are left out. Repeatable.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="TOML of settings that differ: [network] [train] [augmentation]."
+)
+@click.option("--steps", type=click.IntRange(1), help="Updates in all.")
+@click.option("--hours", type=click.FloatRange(0, min_open=True), help="Stop after so many, of all sittings together.")
+@click.option("--batch", type=click.IntRange(2), help="Samples a step, half of them fake, of all processes together.")
+@click.option("--seed", type=click.IntRange(0), help="Default: 0.")
+@click.option("--device", help="cpu, cuda, cuda:1 or mps. Default: cuda where there is one, else cpu.")
+@click.option("--precision", type=click.Choice(["32-true", "bf16-mixed"]), help="Default: bf16-mixed.")
+@click.option(
+    "--member", type=click.Path(path_type=Path), multiple=True, help="ensemble: a trained detector. Repeatable."
+)
+@click.option("--resume", is_flag=True, help="Continue what is in OUT, or begin where it is empty.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    data: str | None,
+    fakes: tuple[Path, ...],
+    detector: str,
+    without: tuple[str, ...],
+    out: Path,
+    config: Path | None,
+    steps: int | None,
+    hours: float | None,
+    batch: int | None,
+    seed: int | None,
+    device: str | None,
+    precision: str | None,
+    member: tuple[Path, ...],
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Teach a detector on the split 'train'; people of the split 'val' choose its best state and calibrate it.
+
+    Real and fake come the same way: decoded, brought to one size, through one JPEG. A fake belongs to the split of the
+    person whom it shows. OUT holds best.safetensors (to use) and, of networks, last.safetensors (to continue) and
+    metrics.csv. Ctrl-C or SIGTERM saves and ends (exit code 130 or 143); the same command with --resume makes the run
+    that would have been. A training that diverges ends with exit code 1.
+
+    \b
+    Examples:
+      theval detect train --data dataset/ --fakes fakes/ -o detectors/mine --hours 0.5
+      theval detect train --data dataset/ --fakes fakes/ -o detectors/mine --hours 1 --resume
+      theval detect train --data dataset/ --fakes fakes/ --without warp -o detectors/no-warp
+      theval detect train --data dataset/ --detector sbi -o detectors/sbi
+      theval detect train --data dataset/ --fakes fakes/ --detector spectrum -o detectors/spectrum
+    """
+    import logging
+
+    import torch
+
+    from detectors.recipe import read_recipe
+    from detectors.train import train
+    from thead_eval.cli.progress import training_bars
+    from thead_eval.data import open_dataset
+    from thead_eval.errors import ConfigError, TrainingFailed
+    from thead_eval.evidence import read_evidence
+    from thead_eval.training import open_fabric
+
+    asked = {"steps": steps, "batch": batch, "seed": seed, "precision": precision}
+    recipe = read_recipe(detector, config, {key: value for key, value in asked.items() if value is not None})
+    evidence = read_evidence(open_dataset(data) if data else None, fakes)
+    if unknown := set(without) - set(evidence.generators):
+        raise ConfigError(
+            f"--without {min(unknown)}: the fakes are of {', '.join(evidence.generators)}; name one of them"
+        )
+    evidence = evidence.without(without)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells the precision that was asked for
+    fabric = open_fabric(device or ("cuda" if torch.cuda.is_available() else "cpu"), recipe.train.precision)
+    leads = fabric.global_rank == 0
+    with training_bars(leads) as bars:
+        try:
+            ending = train(
+                recipe,
+                evidence,
+                out,
+                fabric,
+                resume=resume,
+                hours=hours,
+                tell=bars.tell,
+                read=bars.read,
+                say=bars.say,
+            )
+        except TrainingFailed as error:
+            raise click.ClickException(str(error)) from None
+    if leads and as_json:
+        click.echo(json.dumps(ending._asdict(), indent=1))
+    elif leads:
+        best = f"; best at step {ending.best_step}, log-loss {ending.best:.4f}" if ending.best_step else ""
+        click.echo(f"step {ending.step}, {ending.seconds / 3600:.2f} hours{best}: '{out}'")
+    if ending.signal is not None:
+        if leads:
+            click.echo("stopped and saved; the same command with --resume continues", err=True)
+        sys.exit(128 + ending.signal)
