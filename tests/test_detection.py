@@ -69,7 +69,8 @@ def scores_of(
 
 def measured(scores: Scores, **labels: str) -> dict[str, Measurement]:
     """The numbers with these labels, and no others but the detector's name and the protocol."""
-    quiet: dict[str, str] = {"generator": "all", "unit": "clip"} | labels
+    fakes = scores.frames.loc[scores.frames["label"] == "fake", "generator"]
+    quiet = {"generator": "all" if fakes.nunique() > 1 else fakes.iloc[0], "unit": "clip"} | labels
     rows = measure_scores(scores, 0, lambda *_: None)
     asked = [m for m in rows if quiet.items() <= m.labels.items()]
     return {m.metric: m for m in asked if m.labels.keys() <= {*quiet, "detector", "protocol"}}

@@ -306,12 +306,12 @@ def _by_protocol(clips: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def _by_kind(clips: pd.DataFrame, detailed: bool) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
     """All fakes; those of each generator; of each at so many shots; all, beside the reals of each collection."""
     real = clips["label"] == "real"
-    yield {"generator": ALL}, clips
     generators = sorted(set(clips.loc[~real, "generator"]))
+    if len(generators) > 1:
+        yield {"generator": ALL}, clips
     for generator in generators:
         of_it = clips["generator"] == generator
-        if len(generators) > 1:
-            yield {"generator": generator}, clips[real | of_it]
+        yield {"generator": generator}, clips[real | of_it]
         shots = sorted(set(clips.loc[of_it, "shots"]) - {""}, key=lambda text: (len(text), text))
         if detailed and len(shots) > 1:
             for count in shots:

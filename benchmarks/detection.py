@@ -1,0 +1,408 @@
+"""Detectors judged: as they come, or trained anew for each protocol on what that protocol lets them see.
+
+P1   people it has not seen, generators that it has       P3   neither
+P2   people it has seen, a generator that it has not      k-shot   P3, but for k fakes of the generator
+
+A protocol's training sees the training people; for each generator there is one that does not see its fakes. Judged on
+the fakes of every generator, these trainings make the leave-one-generator-out matrix.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.robustness import LEVELS, PERTURBATIONS
+from thead_eval.data import Split
+from thead_eval.detection import FrameScores, Model, score_clip, score_rows, write_scores
+from thead_eval.errors import ConfigError, DatasetError, MediaError
+from thead_eval.evidence import Evidence, Item, spread
+from thead_eval.judging import Progress
+from thead_eval.metadata import MetadataDetector, read_metadata
+from thead_eval.results import Failure
+from thead_eval.run import RunFolder, file_name
+from thead_eval.types import Clip, Detector
+
+PROTOCOLS = ("P1", "P2", "P3", "k-shot")
+EARLY = 1 / 2  # of each clip of the training people, which P2 lets a detector learn from
+LATE = 3 / 8  # of it, at its end, on which P2 judges; between the two is a gap, as neighbours are near copies
+SHORTEST = 16  # frames of a clip that is cut in two
+KNOWN_FAKES = (1, 8, 32)  # of the generator that was held out; 0 is P3
+DRAWS = 5  # choices of these
+
+Fit = Callable[[str, Evidence, Path, int], Detector]  # (kind of detector, what it may see, folder, seed)
+Shown = list[tuple[list[int], Clip]]  # runs of frames of a clip, by number
+Seen = tuple[bool | None, bool | None]  # whether a model has seen the person, and the generator; None: nobody knows
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """What a detector of theval's says of itself, and a stranger's need not."""
+
+    sha256: str
+    calibration: Any  # a and b of Platt's map
+    operating_points: Mapping[float, Any]  # by rate: from which mean logit on a clip is called fake
+    generators: Sequence[str]  # whose fakes it was trained on
+
+    def knows(self, identity: str) -> bool:
+        """Whether it was trained or validated on this person."""
+        ...
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A detector, and the clips that it is asked about; or, without one, the detector that sees no picture."""
+
+    model: Model
+    detector: Detector | None
+    seen: Callable[[Item], Seen]
+    items: tuple[Item, ...]
+    learnt_from: tuple[Item, ...] = ()  # by the detector that sees no picture
+
+    @property
+    def window(self) -> int:
+        """How many consecutive frames a score needs."""
+        return int(getattr(self.detector, "window", 1))
+
+    def forgotten(self) -> "Judge":
+        """Without the detector, which may be large, once it has been asked."""
+        return replace(self, detector=None)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a protocol lets a detector see, and what it is then asked."""
+
+    name: str
+    held_out: str  # the generator that it does not see; '' for none
+    known_fakes: int | None  # of that generator, which it sees after all
+    draw: int | None
+    learn: Evidence  # the splits train, and val to choose and calibrate by
+    judged: tuple[Item, ...]
+
+    def seen(self, item: Item) -> Seen:
+        """Whether its person and its generator were there to be learnt."""
+        known = {each.identity for each in self.learn.items}, set(self.learn.generators) - {self.held_out}
+        return item.identity in known[0], item.generator in known[1]
+
+
+def fair(items: Sequence[Item]) -> list[Item]:
+    """Without the whole clips of people of whom there are, as files, the frames that fakes reproduce.
+
+    What is judged are those frames: as many as of the fakes, coded alike, of the same moments. The whole clips are
+    there to be learnt from.
+    """
+    cut = {(item.identity, item.source) for item in items if item.label == "real" and not item.clip}
+    return [item for item in items if not item.clip or (item.identity, item.source) not in cut]
+
+
+# Detectors as they come.
+
+
+def judge_as_given(detectors: Mapping[str, Detector], evidence: Evidence, split: Split | None) -> list[Judge]:
+    """Each on the clips of a split or, without one, on those of people it has not seen.
+
+    A detector that does not say whom it has seen is asked about the test people. Beside them stands the detector that
+    sees no picture, which learns from the training people where there are real clips and fakes of them.
+
+    Raises:
+        ConfigError: there are no such clips.
+    """
+    judges = []
+    clips = fair(evidence.items)
+    for key, detector in detectors.items():
+        trained = detector if isinstance(detector, Trained) else None
+        items = [item for item in clips if _is_asked(item, split, trained)]
+        _check(items, f"'{key}' could be asked about")
+        judges.append(Judge(_model(key, detector), detector, _seen_by(trained), tuple(items)))
+    learnt_from = tuple(item for item in clips if item.split == "train")
+    if {item.label for item in learnt_from} == {"real", "fake"}:
+        people = {item.identity for item in learnt_from}
+        generators = {item.generator for item in learnt_from}
+        asked = {item.id: item for judge in judges for item in judge.items if item.identity not in people}
+        model = Model(key="metadata", detector="metadata")
+        seen: Callable[[Item], Seen] = lambda item: (False, item.generator in generators)  # noqa: E731  # beside its use
+        judges.append(Judge(model, None, seen, tuple(asked.values()), learnt_from))
+    return judges
+
+
+def _is_asked(item: Item, split: Split | None, trained: Trained | None) -> bool:
+    if split is None and trained is not None:
+        return not trained.knows(item.identity)
+    return item.split == (split or "test")
+
+
+def _seen_by(trained: Trained | None) -> Callable[[Item], Seen]:
+    if trained is None:
+        return lambda item: (None, None)
+    return lambda item: (trained.knows(item.identity), item.generator in trained.generators)
+
+
+def _model(key: str, detector: Detector, training: Training | None = None) -> Model:
+    labels: dict[str, Any] = {}  # Any: of a model
+    if training:
+        labels = {
+            "training": training.name,
+            "held_out": training.held_out,
+            "known_fakes": training.known_fakes,
+            "draw": training.draw,
+        }
+    if isinstance(detector, Trained):
+        labels["sha256"] = detector.sha256
+        labels["scale"], labels["shift"] = detector.calibration.a, detector.calibration.b
+        labels["thresholds"] = {f"{100 * rate:g}": point.fake for rate, point in detector.operating_points.items()}
+    return Model(key=key, detector=detector.name, **labels)
+
+
+# Protocols.
+
+
+def plan_trainings(
+    evidence: Evidence,
+    protocols: Sequence[str],
+    seed: int,
+    known_fakes: Sequence[int] = KNOWN_FAKES,
+    draws: int = DRAWS,
+) -> list[Training]:
+    """The trainings that these protocols need, each once.
+
+    Where P2 is asked for, all of them learn from the first half of each training clip, so that only what is new to the
+    detector tells the protocols apart.
+
+    Raises:
+        ConfigError: a protocol is unknown, or there are too few generators or clips for it.
+    """
+    for protocol in protocols:
+        if protocol not in PROTOCOLS:
+            raise ConfigError(f"no protocol is named '{protocol}'; there are: {', '.join(PROTOCOLS)}")
+    if len(evidence.generators) < 2 and set(protocols) - {"P1"}:
+        raise ConfigError(
+            f"{' and '.join(set(protocols) - {'P1'})} hold out one generator and learn from others, and there are only "
+            f"fakes of '{evidence.generators[0] if evidence.generators else 'none'}'; name more --fakes"
+        )
+    test = [item for item in fair(evidence.items) if item.split == "test"]
+    _check(test, "of the split 'test' could be judged")
+    halved = "P2" in protocols
+    known = [item for item in evidence.items if item.split != "test"]
+    learnt = [_early(item) if halved and item.split == "train" else item for item in known]
+    learn = Evidence(tuple(learnt), evidence.size)
+    late = [_late(item) for item in fair(known) if halved and item.split == "train" and item.frames >= SHORTEST]
+    trainings = []
+    if "P1" in protocols:
+        trainings.append(Training("all generators", "", None, None, learn, tuple(test)))
+    for generator in evidence.generators:
+        name = f"without {generator}"
+        if set(protocols) & {"P2", "P3"}:
+            asked = [item for item in late if item.generator in ("", generator)]
+            new = test if "P3" in protocols else []
+            trainings.append(Training(name, generator, None, None, learn.without([generator]), (*new, *asked)))
+        if "k-shot" in protocols:
+            asked = [item for item in test if item.generator in ("", generator)]
+            fakes = [item for item in learnt if item.generator == generator and item.split == "train"]
+            for count in known_fakes:
+                if count > len(fakes):
+                    raise ConfigError(
+                        f"{count} fakes of '{generator}' were to be known, and training people have {len(fakes)}"
+                    )
+                for draw in range(draws):
+                    chosen = np.random.default_rng([seed, draw]).permutation(len(fakes))[:count]
+                    some = [fakes[index] for index in sorted(chosen)]
+                    seen = Evidence((*learn.without([generator]).items, *some), evidence.size)
+                    trainings.append(Training(name, generator, count, draw, seen, tuple(asked)))
+    return trainings
+
+
+def _early(item: Item) -> Item:
+    return item.part(0, int(EARLY * item.frames)) if item.frames >= SHORTEST else item
+
+
+def _late(item: Item) -> Item:
+    frames = int(LATE * item.frames)
+    return item.part(item.frames - frames, frames)
+
+
+def judge_trainings(
+    trainings: Sequence[Training], kinds: Sequence[str], fit: Fit, folder: Path, seed: int, progress: Progress
+) -> Iterator[Judge]:
+    """Train each kind of detector as each training says, or read it where it was; one at a time, as they are large."""
+    total, done = len(trainings) * len(kinds), 0
+    for training in trainings:
+        place = "-".join(str(part) for part in (training.name, training.known_fakes, training.draw) if part is not None)
+        for kind in kinds:
+            progress("trainings", done, total)
+            detector = fit(kind, training.learn, folder / file_name(kind) / file_name(place), seed)
+            yield Judge(_model(f"{kind}, {place}", detector, training), detector, training.seen, training.judged)
+            done += 1
+        learnt_from = tuple(item for item in fair(training.learn.items) if item.split == "train")
+        model = Model(
+            key=f"metadata, {place}",
+            detector="metadata",
+            training=training.name,
+            held_out=training.held_out,
+            known_fakes=training.known_fakes,
+            draw=training.draw,
+        )
+        yield Judge(model, None, training.seen, training.judged, learnt_from)
+    progress("trainings", total, total)
+
+
+# Scores.
+
+
+def score(
+    run: RunFolder,
+    evidence: Evidence,
+    judges: Sequence[Judge],
+    collections: Mapping[str, str],
+    frames: int,
+    perturbations: Sequence[str],
+    progress: Progress,
+) -> list[Failure]:
+    """Ask every judge about its clips, as they are and perturbed, and keep the answers: a file a clip, so that an
+    interrupted run continues.
+
+    Args:
+        run: Where the answers are kept, under scores/.
+        evidence: Reads the clips.
+        judges: Who is asked.
+        collections: The dataset or folder that clips were named with, by their path.
+        frames: Of each clip, at most, spread over the whole of it.
+        perturbations: By name, each at all levels.
+        progress: Told after each clip.
+    """
+    failures = []
+    items = list({item.id: item for judge in judges for item in judge.items}.values())
+    of_judge = [(judge, {item.id for item in judge.items}) for judge in judges if judge.detector]
+    for judge in judges:
+        if judge.detector is None:
+            failures += _score_metadata(run, judge, collections)
+    for done, item in enumerate(items):
+        progress("clips", done, len(items))
+        read: dict[int, Shown | FrameScores] = {}  # by window, as most detectors are shown the same frames
+        for judge, asked in of_judge:
+            for perturbation in ("", *perturbations):
+                path = _part(run, judge.model, perturbation, item)
+                if item.id not in asked or path.exists():
+                    continue
+                if judge.window not in read:
+                    read[judge.window] = _read(evidence, item, frames, judge.window)
+                shown = read[judge.window]
+                if isinstance(shown, FrameScores) and not perturbation:
+                    failures.append(Failure(item=item.id, reason=shown.reason or ""))
+                _write(path, list(_ask(judge, item, collections[item.path], shown, perturbation)))
+    progress("clips", len(items), len(items))
+    return failures
+
+
+def _read(evidence: Evidence, item: Item, frames: int, window: int) -> Shown | FrameScores:
+    """The frames that a detector is shown, or why there are none."""
+    try:
+        return [(run, evidence.read(item, run)) for run in sample_runs(item.frames, frames, window)]
+    except (DatasetError, MediaError) as error:
+        return FrameScores(np.zeros(0, np.float32), "unreadable", str(error))
+
+
+def _ask(
+    judge: Judge, item: Item, collection: str, shown: Shown | FrameScores, perturbation: str
+) -> Iterator[pa.Table]:
+    """The rows of a clip, for each level of a perturbation."""
+    assert judge.detector is not None
+    seed = int(hashlib.sha256(item.id.encode()).hexdigest()[:8], 16)
+    for level in LEVELS if perturbation else (0,):
+        indices: list[int] = []
+        if isinstance(shown, FrameScores):
+            whole = shown
+        else:
+            said = []
+            for run, clip in shown:
+                if perturbation:
+                    clip = Clip(clip.id, PERTURBATIONS[perturbation](clip.frames, level, seed), clip.fps)
+                said.append(score_clip(judge.detector, clip))
+                indices += run
+            whole = _together(said)
+        yield score_rows(judge.model, item, collection, judge.seen(item), indices, whole, perturbation, level)
+
+
+def _together(runs: Sequence[FrameScores]) -> FrameScores:
+    """What was said of a clip's runs: nothing, where the detector failed in one of them."""
+    order = ("raised", "not probabilities", "scored", "nothing")
+    first = min(runs, key=lambda said: order.index(said.outcome))
+    logits = np.concatenate([said.logits for said in runs])
+    if first.outcome in ("raised", "not probabilities"):
+        logits = np.full_like(logits, np.nan)
+    return first._replace(logits=logits)
+
+
+def sample_runs(frames: int, count: int, window: int) -> list[list[int]]:
+    """`count` frames of a clip, spread over all of it: one by one or, for a window, in runs of so many neighbours."""
+    if window == 1:
+        return [spread(frames, count)]
+    if frames <= window:
+        return [list(range(frames))]
+    starts = spread(frames - window + 1, max(1, min(count, frames) // window))
+    return [list(range(start, start + window)) for start in starts]
+
+
+def _score_metadata(run: RunFolder, judge: Judge, collections: Mapping[str, str]) -> list[Failure]:
+    """As `score`, for the detector that sees no picture; its answer stands in a row of frame 0."""
+    absent = [item for item in judge.items if not _part(run, judge.model, "", item).exists()]
+    if not absent:
+        return []
+    failures = []
+    rows, fake = [], []
+    for item in judge.learnt_from:
+        try:
+            rows.append(read_metadata(item))
+            fake.append(item.label == "fake")
+        except MediaError as error:
+            failures.append(Failure(item=item.id, reason=str(error)))
+    detector = MetadataDetector().fit(rows, np.array(fake))
+    for item in absent:
+        try:
+            said = FrameScores(detector.logits([read_metadata(item)]), "scored", None)
+        except MediaError as error:
+            said = FrameScores(np.zeros(0, np.float32), "unreadable", str(error))
+        place = _part(run, judge.model, "", item)
+        indices = range(len(said.logits))
+        _write(place, [score_rows(judge.model, item, collections[item.path], judge.seen(item), indices, said)])
+    return failures
+
+
+def gather(run: RunFolder, judges: Sequence[Judge], perturbations: Sequence[str], out: Path) -> None:
+    """Put all answers into one table."""
+    parts = (
+        path
+        for judge in judges
+        for perturbation in ("", *perturbations)
+        for item in judge.items
+        if (path := _part(run, judge.model, perturbation, item)).exists()
+    )
+    write_scores(out, (pq.read_table(path) for path in parts), [judge.model for judge in judges])
+
+
+def _part(run: RunFolder, model: Model, perturbation: str, item: Item) -> Path:
+    name = hashlib.sha256(item.id.encode()).hexdigest()[:16]
+    return run.path / "scores" / file_name(model.key) / (perturbation or "as is") / f"{name}.parquet"
+
+
+def _write(path: Path, tables: Sequence[pa.Table]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    pq.write_table(pa.concat_tables(tables), temporary)
+    temporary.replace(path)
+
+
+def _check(items: Sequence[Item], what: str) -> None:
+    """There must be real clips and fakes.
+
+    Raises:
+        ConfigError: there are none of one kind.
+    """
+    for label in ("real", "fake"):
+        if not any(item.label == label for item in items):
+            raise ConfigError(f"no {label} clip {what}; name more with --data or --fakes, or another --split")

@@ -1,0 +1,280 @@
+"""Detectors judged: who is asked about what, what is kept, and what a failing one comes to."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import Tensor
+
+from benchmarks.detection import (
+    Judge,
+    fair,
+    gather,
+    judge_as_given,
+    judge_trainings,
+    plan_trainings,
+    sample_runs,
+    score,
+)
+from benchmarks.fakes import make_fakes
+from benchmarks.shots import ShotsConfig
+from detectors.calibration import Calibration
+from detectors.checkpoint import identity_hash, save_detector
+from detectors.efflite0 import EfficientNetLite0
+from thead_eval.cli import theval
+from thead_eval.data import CLIP_SCHEMA, Split, open_dataset
+from thead_eval.detection import SCORES, measure_scores, read_scores
+from thead_eval.errors import ConfigError, RunError
+from thead_eval.evidence import Evidence, read_evidence
+from thead_eval.results import Measurement, read_measurements, read_run
+from thead_eval.run import RunFolder, open_run
+from thead_eval.testing import make_dataset
+from thead_eval.types import Clip, Detector
+from thead_eval.verdicts import OperatingPoint
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """No progress."""
+
+
+@dataclass
+class Sharpness:
+    """The nearer a frame is to its neighbour pixels, the more fake: real and fake differ, and nothing is learnt."""
+
+    name: str = "sharpness"
+    asked: list[str] = field(default_factory=list)
+
+    def score(self, clip: Clip) -> Tensor:
+        self.asked.append(clip.id)
+        x = clip.frames.float()
+        return (1 - (x[..., 1:] - x[..., :-1]).abs().mean(dim=(1, 2, 3)) / 50).clamp(0, 1)
+
+
+@dataclass
+class Breaks:
+    """Raises for fakes: what is left of it would look perfect."""
+
+    name: str = "breaks"
+
+    def score(self, clip: Clip) -> Tensor:
+        if "real" not in clip.id:
+            raise RuntimeError("out of luck")
+        return torch.zeros(len(clip))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """data/, eight heads in three splits; made/, fakes of them by two generators."""
+    folder = tmp_path_factory.mktemp("judged")
+    dataset = make_dataset(folder / "data", identities=8, frames=60, size=48)
+    make_fakes(ShotsConfig(dataset.path, generators=("copy", "warp"), shots=(1,)), folder / "made", 0, quiet)
+    splits: tuple[Split, ...] = ("train", "train", "train", "val", "val", "test", "test", "test")
+    rows = pq.read_table(folder / "data" / "clips.parquet").to_pylist()
+    split_rows = [row | {"split": split} for row, split in zip(rows, splits, strict=True)]
+    pq.write_table(pa.Table.from_pylist(split_rows, CLIP_SCHEMA), folder / "data" / "clips.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evidence(folder: Path) -> Evidence:
+    """All of it."""
+    return read_evidence(open_dataset(folder / "data"), [folder / "made"])
+
+
+def run_in(path: Path) -> RunFolder:
+    run = open_run(path / "run", {}, ())
+    run.record("predicting", {}, {}, {}, [])
+    return run
+
+
+def judged(path: Path, evidence: Evidence, judges: list[Judge], *perturbations: str) -> list[Measurement]:
+    run = run_in(path)
+    score(run, evidence, judges, dict.fromkeys((item.path for item in evidence.items), "here"), 8, perturbations, quiet)
+    gather(run, judges, perturbations, run.path / SCORES)
+    return measure_scores(read_scores(run.path / SCORES), 0, quiet)
+
+
+def test_only_what_the_fakes_reproduce_is_judged(evidence: Evidence) -> None:
+    assert len(evidence.items) == 32
+    assert len(fair(evidence.items)) == 24
+    assert all(not item.clip for item in fair(evidence.items))
+
+
+def test_runs_of_neighbours_are_spread_over_the_clip() -> None:
+    assert sample_runs(270, 32, 1)[0][-1] > 260
+    assert sample_runs(32, 32, 8) == [list(range(start, start + 8)) for start in (3, 9, 15, 21)]
+    assert sample_runs(5, 32, 8) == [[0, 1, 2, 3, 4]]
+    for frames, count, window in ((100, 32, 16), (17, 32, 16), (16, 4, 16)):
+        for run in sample_runs(frames, count, window):
+            assert len(run) == window and 0 <= run[0] and run[-1] < frames
+
+
+def test_a_stranger_is_asked_about_test_people_beside_the_one_that_sees_no_picture(
+    evidence: Evidence, tmp_path: Path
+) -> None:
+    detector = Sharpness()
+    judges = judge_as_given({"sharpness": detector}, evidence, None)
+    rows = judged(tmp_path, evidence, judges, "blur")
+    aucs = {
+        (m.labels["detector"], m.labels["generator"], m.labels.get("level", "")): m
+        for m in rows
+        if m.metric == "auc" and m.labels["unit"] == "clip"
+    }
+    assert {key[0] for key in aucs} == {"sharpness", "metadata"}
+    assert aucs["sharpness", "warp", ""].n_real == 3 and aucs["sharpness", "all", ""].n_fake == 6
+    assert aucs["sharpness", "all", ""].labels["protocol"] == "as given"
+    assert aucs["metadata", "all", ""].labels["protocol"] == "P1"
+    assert ("sharpness", "all", "5") in aucs and ("metadata", "all", "5") not in aucs
+    # Again, nothing is asked anew, and the numbers are the same.
+    count = len(detector.asked)
+    assert count == 9 * 6
+    assert judged(tmp_path, evidence, judges, "blur") == rows
+    assert len(detector.asked) == count
+
+
+def test_what_a_detector_fails_on_is_no_number(evidence: Evidence, tmp_path: Path) -> None:
+    rows = judged(tmp_path, evidence, judge_as_given({"breaks": Breaks()}, evidence, None))
+    own = [m for m in rows if m.labels["detector"] == "breaks"]
+    assert own and all(m.value is None and "RuntimeError: out of luck" in m.note for m in own)
+
+
+def test_without_reals_or_fakes_there_is_nothing_to_judge(evidence: Evidence) -> None:
+    reals = Evidence(tuple(item for item in evidence.items if item.label == "real"), evidence.size)
+    with pytest.raises(ConfigError, match="no fake clip 'x' could be asked about"):
+        judge_as_given({"x": Sharpness()}, reals, None)
+
+
+def test_each_protocol_hides_what_it_says(evidence: Evidence) -> None:
+    trainings = plan_trainings(evidence, ("P1", "P2", "P3", "k-shot"), 0, (1, 2), 2)
+    assert len(trainings) == 1 + 2 * (1 + 2 * 2)
+    test_people = {item.identity for item in evidence.items if item.split == "test"}
+    for training in trainings:
+        learnt = [item for item in training.learn.items if item.split == "train"]
+        assert not test_people & {item.identity for item in training.learn.items}
+        own = [item for item in learnt if item.generator == training.held_out != ""]
+        assert len(own) == (training.known_fakes or 0)
+        # No frame is learnt from and judged on, whatever clip it is in: whole clips hold 60, fakes the last 32.
+        for item in training.judged:
+            if item.identity in {each.identity for each in learnt}:
+                assert item.generator in ("", training.held_out) and item.first >= 20
+        assert all(item.first + item.frames <= (30 if item.clip else 16) for item in learnt)
+    draws = [t.learn.sha256 for t in trainings if t.known_fakes == 1 and t.held_out == "warp"]
+    assert len(draws) == 2
+    assert plan_trainings(evidence, ("P1",), 0)[0].learn.of("train").items[0].frames == 60
+
+
+def test_protocols_that_cannot_be_held_are_refused(evidence: Evidence) -> None:
+    with pytest.raises(ConfigError, match="no protocol is named 'P4'"):
+        plan_trainings(evidence, ("P4",), 0)
+    with pytest.raises(ConfigError, match="there are only fakes of 'warp'"):
+        plan_trainings(evidence.without(["copy"]), ("P3",), 0)
+    with pytest.raises(ConfigError, match="8 fakes of 'copy' were to be known, and training people have 3"):
+        plan_trainings(evidence, ("k-shot",), 0)
+
+
+def test_protocols_end_in_their_numbers(evidence: Evidence, tmp_path: Path) -> None:
+    trained: list[str] = []
+
+    def fit(kind: str, learn: Evidence, out: Path, seed: int) -> Detector:
+        trained.append(f"{kind} {out.name} {len(learn.generators)}")
+        return Sharpness(name=kind)
+
+    trainings = plan_trainings(evidence, ("P1", "P2", "P3"), 0)
+    judges = list(judge_trainings(trainings, ("sharp",), fit, tmp_path / "trainings", 0, quiet))
+    rows = judged(tmp_path, evidence, judges)
+    assert trained == ["sharp all generators 2", "sharp without copy 1", "sharp without warp 1"]
+    found = {
+        (m.labels["protocol"], m.labels["generator"], m.labels.get("held_out", "")): m
+        for m in rows
+        if m.metric == "auc" and m.labels["detector"] == "sharp" and m.labels["unit"] == "clip"
+    }
+    assert set(found) == {
+        *(("P1", generator, "") for generator in ("all", "copy", "warp")),
+        *((p, g, g) for p in ("P2", "P3") for g in ("copy", "warp")),
+        ("P1", "warp", "copy"),  # the leave-one-out matrix off its diagonal
+        ("P1", "copy", "warp"),
+    }
+    assert found["P1", "copy", ""].value == found["P3", "copy", "copy"].value  # nothing is learnt by this one
+    assert json.loads(json.dumps(found["P2", "warp", "warp"].labels))["training"] == "without warp"
+
+
+# The command.
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector, of no use, that knows `warp` and the person head0005 of the test people."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("detector") / "mine" / "best.safetensors"
+    path.parent.mkdir()
+    seen = {"generators": json.dumps(["warp"]), "identities": json.dumps([identity_hash("head0005")])}
+    calibration = Calibration(2.0, -0.5, np.array([[2.0, -1.0], [2.0, 0.0]]))
+    network = EfficientNetLite0(32).eval()
+    torch.nn.init.normal_(network.head.weight)
+    save_detector(path, "efflite0", {"size": 32}, network, calibration, [OperatingPoint(0.05, 1.5, 0.25)], seen)
+    return path.parent
+
+
+def called(*arguments: object) -> Result:
+    return CliRunner().invoke(theval, ["detect", "eval", *map(str, arguments)])
+
+
+def test_a_trained_detector_is_asked_about_whom_it_has_not_seen(folder: Path, trained: Path, tmp_path: Path) -> None:
+    told = ("--data", folder / "data", "--fakes", folder / "made", "--frames", 4)
+    out = tmp_path / "run"
+    ran = called(*told, "--detector", trained, "--out", out)
+    assert ran.exit_code == 0, ran.output
+    assert "efflite0" in ran.stdout and "metadata" in ran.stdout and "P3" in ran.stdout
+    rows = read_measurements(out)
+    found = {(m.labels["protocol"], m.labels["generator"]): m for m in rows if
+             m.metric == "auc" and m.labels["detector"] == "efflite0" and m.labels["unit"] == "clip"}  # fmt: skip
+    assert found.keys() == {("P1", "warp"), ("P3", "copy")}
+    assert found["P1", "warp"].n_real == 7  # of eight, without the one it knows
+    assert any(m.metric == "fakes_flagged_at_5" for m in rows)
+    record = read_run(out)
+    assert record.status == "complete" and len(record.weights["efflite0"]) == 64
+    # The scores alone give the same numbers.
+    again = called("--scores", out / SCORES, "--out", tmp_path / "again", "--json")
+    assert again.exit_code == 0, again.output
+    assert read_measurements(tmp_path / "again") == rows
+    assert json.loads(again.stdout)["measurements"]
+    in_place = called("--out", out)
+    assert in_place.exit_code == 0 and read_measurements(out) == rows
+    # With another setting it is another run.
+    other = called(*told[:-1], 5, "--detector", trained, "--out", out)
+    assert isinstance(other.exception, RunError) and "was made with frames = 4" in str(other.exception)
+
+
+def test_a_protocol_trains_and_judges(folder: Path, tmp_path: Path) -> None:
+    config = tmp_path / "small.toml"
+    config.write_text("[network]\nsize = 32\n[train]\nsteps = 2\nbatch = 4\nvalidate_every = 2\nframes = 2\n")
+    told = ("--data", folder / "data", "--fakes", folder / "made", "--frames", 4, "--out", tmp_path / "run")
+    ran = called(*told, "--detector", "efflite0", "--protocol", "P3", "--config", config)
+    assert ran.exit_code == 0, ran.output
+    rows = read_measurements(tmp_path / "run")
+    p3 = {m.labels["held_out"] for m in rows if m.labels["protocol"] == "P3" and m.labels["detector"] == "efflite0"}
+    assert p3 == {"copy", "warp"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to judge"),
+        (("--fakes", "."), "name what to judge with --detector"),
+        (("--fakes", ".", "--scores", "x"), "name one of the two"),
+        (("--fakes", ".", "--detector", "x", "--perturb", "rain"), "no perturbation is named 'rain'"),
+        (("--fakes", ".", "--detector", "x", "--config", "x"), "--config is for the trainings"),
+    ],
+)
+def test_what_cannot_be_asked_is_told(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = called(*arguments)
+    assert isinstance(ran.exception, ConfigError) and message in str(ran.exception)

@@ -1,0 +1,284 @@
+"""theval detect eval: detectors to numbers."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from thead_eval.cli.options import check_device, numbers
+from thead_eval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from benchmarks.detection import Fit
+    from thead_eval.data import Dataset
+    from thead_eval.evidence import Evidence
+    from thead_eval.judging import Progress
+    from thead_eval.results import Measurement
+    from thead_eval.types import Detector
+
+COLUMNS = ("auc", "tpr_at_5", "tpr_at_1", "ece")  # that fit into a terminal
+SETTINGS = "evidence protocols frames known_fakes draws seed split recipe".split()  # a run is continued with the same
+
+
+@click.command(short_help="Judge detectors: seen and unseen generators, strength, calibration.")
+@click.option("--data", type=click.Path(path_type=str), help="A prepared dataset, for its real clips.")
+@click.option("--fakes", multiple=True, type=click.Path(path_type=Path), help="A folder of fakes; again for each more.")
+@click.option("--detector", "detectors", multiple=True, help="A name, file or training folder; again for each more.")
+@click.option("--protocol", "protocols", multiple=True, help="Train for it: P1, P2, P3, k-shot; again for each more.")
+@click.option("--config", "recipe", type=click.Path(path_type=Path), help="Of these trainings, as of 'detect train'.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Default: people the detector has not seen.")
+@click.option("--frames", type=click.IntRange(1), default=32, show_default=True, help="Of each clip, over all of it.")
+@click.option("--perturb", default="", help="By name, with commas, or 'all': jpeg, h264, blur, resize, noise, ...")
+@click.option("--known-fakes", default="1,8,32", show_default=True, callback=numbers, help="Of k-shot.")
+@click.option("--draws", type=click.IntRange(1), default=5, show_default=True, help="Of the fakes of k-shot.")
+@click.option("--scores", type=click.Path(path_type=Path), help="Judge the scores of another run; no detector is run.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder. Default: runs/<time>-detect-<id>.")
+@click.option("--device", default="cpu", show_default=True, help="Of the networks: cpu, cuda, cuda:1 ...")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the trainings, draws and intervals.")
+@click.option("--json", "as_json", is_flag=True, help="Print measurements.json instead of a table.")
+def command(
+    data: str | None,
+    fakes: tuple[Path, ...],
+    detectors: tuple[str, ...],
+    protocols: tuple[str, ...],
+    recipe: Path | None,
+    split: str | None,
+    frames: int,
+    perturb: str,
+    known_fakes: tuple[int, ...],
+    draws: int,
+    scores: Path | None,
+    out: Path | None,
+    device: str,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Judge detectors on people, and fakes, that they have not seen.
+
+    Detectors that are trained are asked about everyone they have not seen: P1 where they know the fakes' generator, P3
+    where they do not. With --protocol, --detector names kinds that are trained for it: P1 (new people), P2 (a new
+    generator), P3 (both; with the leave-one-generator-out matrix), k-shot (P3, but for 1, 8 and 32 fakes of it).
+    Beside them stands 'metadata', which sees no picture: what it tells apart is cheap to see.
+
+    RUN/scores.parquet holds what was said of each frame. All numbers are made of it, with 95 % intervals over people;
+    with --scores, or --out of a run that is there, they are made anew without a detector. An interrupted command, run
+    again, continues.
+
+    \b
+    Examples:
+      theval detect eval --data dataset/ --fakes fakes/ --detector efflite0 --out runs/efflite0
+      theval detect eval --data dataset/ --fakes fakes/ --fakes others/ --detector runs/mine --perturb jpeg,h264
+      theval detect eval --data dataset/ --fakes fakes/ --detector spectrum --protocol P1 --protocol P3
+      theval detect eval --scores runs/efflite0/scores.parquet --out runs/again
+    """
+    from thead_eval import __version__
+    from thead_eval.cli.progress import progress_bars
+    from thead_eval.detection import SCORES, measure_scores, read_scores
+    from thead_eval.results import RunRecord, read_run, write_measurements
+    from thead_eval.run import default_path, open_run
+
+    out = out or default_path("detect")
+    config: dict[str, Any]  # Any: JSON
+    if not (data or fakes):
+        found = scores or out / SCORES
+        if detectors or protocols or not found.exists():
+            raise ConfigError(
+                "nothing to judge; name clips with --data and --fakes and a --detector, or scores with --scores"
+            )
+        table = read_scores(found)
+        earlier: RunRecord | None = read_run(found.parent) if (found.parent / "run.json").exists() else None
+        config = (earlier.config if earlier else {}) | {"seed": seed, "theval": __version__, "detection": True}
+        run = open_run(out, config, ())
+        if found.resolve() != (out / SCORES).resolve():
+            (out / SCORES).write_bytes(found.read_bytes())
+            config["scores"] = str(found)
+        with progress_bars() as progress:
+            measurements = measure_scores(table, seed, progress)
+        write_measurements(out, measurements)
+        described, weights, failures = (earlier.dataset, earlier.weights, earlier.failures) if earlier else ({}, {}, [])
+        run.record("complete", config, described, weights, failures)
+    else:
+        if scores:
+            raise ConfigError("--scores judges what was said already, and --data and --fakes ask; name one of the two")
+        if not detectors:
+            raise ConfigError("name what to judge with --detector; 'theval list detector' shows names")
+        check_device(device)
+        measurements = _ask(
+            data, fakes, detectors, protocols, recipe, split, frames, perturb, known_fakes, draws, out, device, seed
+        )
+    if as_json:
+        click.echo((out / "measurements.json").read_text(), nl=False)
+    else:
+        _print_table(measurements, out)
+
+
+def _ask(
+    data: str | None,
+    fakes: tuple[Path, ...],
+    detectors: tuple[str, ...],
+    protocols: tuple[str, ...],
+    recipe: Path | None,
+    split: str | None,
+    frames: int,
+    perturb: str,
+    known_fakes: tuple[int, ...],
+    draws: int,
+    out: Path,
+    device: str,
+    seed: int,
+) -> list["Measurement"]:
+    """Run the detectors, keep what they say, and make the numbers."""
+    from benchmarks.detection import gather, judge_as_given, judge_trainings, plan_trainings, score
+    from benchmarks.robustness import PERTURBATIONS
+    from thead_eval import __version__
+    from thead_eval.cli.progress import progress_bars
+    from thead_eval.data import open_dataset
+    from thead_eval.detection import SCORES, measure_scores, read_scores
+    from thead_eval.evidence import read_evidence
+    from thead_eval.results import write_measurements
+    from thead_eval.run import open_run
+
+    perturbations = tuple(PERTURBATIONS) if perturb == "all" else tuple(name for name in perturb.split(",") if name)
+    for name in perturbations:
+        if name not in PERTURBATIONS:
+            raise ConfigError(f"no perturbation is named '{name}'; there are: {', '.join(PERTURBATIONS)}")
+    if recipe and not protocols:
+        raise ConfigError("--config is for the trainings of a --protocol; name one, or leave it out")
+    dataset = open_dataset(data) if data else None
+    evidence = read_evidence(dataset, fakes)
+    collections = _collections(evidence, dataset, fakes)
+    config: dict[str, Any] = {  # Any: JSON
+        "evidence": evidence.sha256,
+        "detectors": list(detectors),
+        "protocols": list(protocols),
+        "recipe": recipe.read_text() if recipe else None,
+        "split": split,
+        "frames": frames,
+        "perturbations": list(perturbations),
+        "known_fakes": list(known_fakes),
+        "draws": draws,
+        "device": device,
+        "seed": seed,
+        "theval": __version__,
+        "detection": True,
+    }
+    described = {"evidence": evidence.sha256, "clips": str(len(evidence.items)), "fakes": " ".join(map(str, fakes))}
+    if dataset:
+        described |= {"path": dataset.path, "sha256": dataset.sha256}
+    run = open_run(out, config, SETTINGS)
+    run.record("predicting", config, described, {}, [])
+    with progress_bars() as progress:
+        if protocols:
+            trainings = plan_trainings(evidence, protocols, seed, known_fakes, draws)
+            judges, failures = [], []
+            fit = _fit(device, recipe, progress)
+            for judge in judge_trainings(trainings, detectors, fit, out / "trainings", seed, progress):
+                failures += score(run, evidence, [judge], collections, frames, perturbations, progress)
+                judges.append(judge.forgotten())
+        else:
+            judges = judge_as_given(_load(detectors, device), evidence, split)  # type: ignore[arg-type]  # click's choice
+            failures = score(run, evidence, judges, collections, frames, perturbations, progress)
+        gather(run, judges, perturbations, out / SCORES)
+        run.record("scoring", config, described, {}, failures)
+        measurements = measure_scores(read_scores(out / SCORES), seed, progress)
+    write_measurements(out, measurements)
+    weights = {judge.model.key: judge.model.sha256 for judge in judges if judge.model.sha256}
+    run.record("complete", config, described, weights, failures)
+    return measurements
+
+
+def _collections(evidence: "Evidence", dataset: "Dataset | None", fakes: Sequence[Path]) -> dict[str, str]:
+    """The name of the dataset or folder that clips were named with, by where they lie."""
+    owners = {
+        item.path: [folder for folder in fakes if Path(item.path).is_relative_to(folder)] for item in evidence.items
+    }
+    rest = Path(dataset.path).name if dataset else ""
+    return {path: folders[0].resolve().name if folders else rest for path, folders in owners.items()}
+
+
+def _fit(device: str, recipe: Path | None, progress: "Progress") -> "Fit":
+    """Trains as 'theval detect train' does, or continues where that stopped, and gives the best state."""
+    from detectors.checkpoint import load_detector
+    from detectors.recipe import read_recipe
+    from detectors.train import train
+    from thead_eval.training import open_fabric
+
+    def fit(kind: str, evidence: "Evidence", out: Path, seed: int) -> "Detector":
+        settings = read_recipe(kind, recipe, {"seed": seed})
+        fabric = open_fabric(device, settings.train.precision)
+        what = f"{kind}, {out.name}"
+        ending = train(
+            settings,
+            evidence,
+            out,
+            fabric,
+            resume=True,
+            tell=lambda status: progress(what, status.step, status.steps),
+            read=progress,
+        )
+        if ending.signal is not None:
+            click.echo("stopped and saved; the same command continues", err=True)
+            sys.exit(128 + ending.signal)
+        return load_detector(out, device)
+
+    return fit
+
+
+def _load(names: Sequence[str], device: str) -> dict[str, "Detector"]:
+    """Each by what tells it from the others: its own name, or what it was called by where two share one.
+
+    Raises:
+        CheckpointError, PluginError: there is no such detector.
+    """
+    from detectors.checkpoint import load_detector
+
+    loaded = {name: load_detector(name, device) for name in names}
+    own = [detector.name for detector in loaded.values()]
+    return {detector.name if own.count(detector.name) == 1 else name: detector for name, detector in loaded.items()}
+
+
+def _print_table(measurements: Sequence["Measurement"], run: Path) -> None:
+    """Clips, as they are: a row a detector, training, protocol and generator."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    hidden = {"perturbation", "reals", "shots"}
+    shown = [m for m in measurements if m.labels["unit"] == "clip" and not m.labels.keys() & hidden]
+    metrics = [name for name in COLUMNS if any(m.metric == name and m.value is not None for m in shown)]
+    rows: dict[tuple[str, ...], dict[str, Measurement]] = {}
+    for m in shown:
+        known = m.labels.get("known_fakes")
+        parts = (m.labels["detector"], m.labels.get("training"), f"{known} of it" if known else None)
+        of = (", ".join(part for part in parts if part), m.labels["protocol"], m.labels["generator"])
+        rows.setdefault(of, {})[m.metric] = m
+    table = Table(caption=f"Clips, 95 % intervals over people. Frames, shots and the rest: {run}/measurements.json")
+    for heading in ("detector", "protocol", "fakes of"):
+        table.add_column(heading)
+    for heading in ("real+fake", *metrics):
+        table.add_column(heading, justify="right")
+    notes: dict[str, set[str]] = {}
+    for place, row in rows.items():
+        any_of_it = next(iter(row.values()))
+        table.add_row(*place, f"{any_of_it.n_real}+{any_of_it.n_fake}", *(_cell(row.get(name)) for name in metrics))
+        for m in row.values():
+            if m.note and m.metric in COLUMNS:
+                notes.setdefault(m.note, set()).add(m.metric)
+    console.print(table)
+    for note, named in notes.items():
+        console.print(f"{', '.join(sorted(named))}: {note}", style="yellow", highlight=False, markup=False)
+    if not rows:
+        console.print("No fakes of which a detector has not learnt; name others with --fakes.", style="yellow")
+    console.print(f"Next: theval report {run} -o report.html", highlight=False)
+
+
+def _cell(measurement: "Measurement | None") -> str:
+    """The value; of AUC with its interval."""
+    if measurement is None or measurement.value is None:
+        return "n/a"
+    text = f"{measurement.value:.3f}"
+    if measurement.metric == "auc" and measurement.low is not None and measurement.high is not None:
+        text += f" [{measurement.low:.2f}, {measurement.high:.2f}]"
+    return text
