@@ -56,7 +56,7 @@ class RunFolder:
         failures: list[Failure],
     ) -> None:
         """Write run.json."""
-        commit, dirty = _commit()
+        commit, dirty = current_commit()
         write_run(
             self.path,
             RunRecord(
@@ -131,7 +131,7 @@ def package_versions(names: Iterable[str]) -> dict[str, str]:
     return versions
 
 
-def _commit() -> tuple[str | None, bool | None]:
+def current_commit() -> tuple[str | None, bool | None]:
     """Commit and dirty flag of the repository that this code lies in."""
     here = Path(__file__).parent
 

@@ -23,6 +23,7 @@ Verdict = Literal["fake", "inconclusive", "real"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)  # the most serious first
 
 BLOCK = 1.0  # seconds of a track that count as one observation: neighbouring frames are near copies
+NORMAL = 1.96  # standard deviations that hold 95 %
 BLOCKS = 6  # into which a shorter track is cut all the same
 
 
@@ -65,6 +66,11 @@ class TrackScan:
     shown: tuple[Shown, ...] = ()
 
     @property
+    def seriousness(self) -> tuple[int, float]:
+        """The smaller, the more serious."""
+        return VERDICTS.index(self.verdict), -self.logit
+
+    @property
     def seconds(self) -> tuple[float, float]:
         """Where it begins and ends."""
         return self.first_frame / self.fps, (self.first_frame + self.frames) / self.fps
@@ -88,27 +94,35 @@ class FileScan:
     @property
     def deciding(self) -> TrackScan | None:
         """The track that the file's verdict is: of the most serious verdict, the one with the highest score."""
-        return min(self.tracks, key=lambda t: (VERDICTS.index(t.verdict), -t.logit), default=None)
+        return min(self.tracks, key=lambda track: track.seriousness, default=None)
 
 
-def judge(logits: NDArray[np.float32], seconds: NDArray[np.float64], point: OperatingPoint) -> tuple[Verdict, Interval]:
+def judge(
+    logits: NDArray[np.float32],
+    seconds: NDArray[np.float64],
+    point: OperatingPoint | None,
+    deviation: float | None = None,
+) -> tuple[Verdict, Interval]:
     """The verdict on a track, and its mean logit with a 95 % interval (Student's, over blocks of time).
 
     Args:
         logits: [T] of the frames that were scored, at least one; no NaN.
         seconds: [T] when they are shown, ascending.
-        point: Where verdicts begin.
+        point: Where verdicts begin; None: nobody knows.
+        deviation: Of a frame's logit from its video's mean, for what is one frame alone.
     """
     mean = float(logits.mean(dtype=np.float64))
-    length = seconds[-1] - seconds[0]
-    block = min(BLOCK, length / BLOCKS) if length else BLOCK
-    numbers = np.minimum((seconds - seconds[0]) // block, max(length // block - 1, 0)).astype(int)
-    means: dict[str, float | None] = {str(n): float(logits[numbers == n].mean()) for n in np.unique(numbers)}
-    spread = paired_difference_interval(means, dict.fromkeys(means, 0.0))
     interval = Interval(mean, None, None)
-    if spread.value is not None and spread.low is not None and spread.high is not None:
-        interval = Interval(mean, mean + spread.low - spread.value, mean + spread.high - spread.value)
-    return decide(interval, point), interval
+    if len(logits) > 1:
+        block = min(BLOCK, (seconds[-1] - seconds[0]) / BLOCKS)
+        numbers = ((seconds - seconds[0]) / block).astype(int)
+        means: dict[str, float | None] = {str(n): float(logits[numbers == n].mean()) for n in np.unique(numbers)}
+        spread = paired_difference_interval(means, dict.fromkeys(means, 0.0))
+        if spread.value is not None and spread.low is not None and spread.high is not None:
+            interval = Interval(mean, mean + spread.low - spread.value, mean + spread.high - spread.value)
+    elif deviation is not None:
+        interval = Interval(mean, mean - NORMAL * deviation, mean + NORMAL * deviation)
+    return "inconclusive" if point is None else decide(interval, point), interval
 
 
 def decide(score: Interval, point: OperatingPoint) -> Verdict:
@@ -194,9 +208,9 @@ class CaseRecord:
 
     files: tuple[FileScan, ...]
     detector: DetectorNote
-    point: OperatingPoint
-    fake_from: float  # the operating point's two scores as probabilities
-    real_below: float
+    point: OperatingPoint | None
+    fake_from: float | None  # the operating point's two scores as probabilities
+    real_below: float | None
     settings: dict[str, Any]  # Any: JSON
     command: str  # as typed
     started: str  # ISO 8601, UTC

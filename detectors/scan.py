@@ -1,0 +1,489 @@
+"""Any video or picture to verdicts: every face followed and cropped as a dataset's are, and its frames scored.
+
+A video is decoded twice: to find the faces, in small pictures, and for the frames that are scored. Memory does not grow
+with its length.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice
+from math import hypot
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from av.video.reformatter import VideoReformatter
+from PIL import Image
+from scipy.special import expit, logit
+from torch import Tensor
+
+from detectors.checkpoint import TrainedDetector, load_detector
+from detectors.explain import heat_map, lay_over
+from thead_eval.backends import (
+    CONFIDENT,
+    PictureDetector,
+    PictureLandmarker,
+    face_box,
+    load_picture_detector,
+    load_picture_landmarker,
+)
+from thead_eval.detection import score_clip
+from thead_eval.errors import ConfigError, MediaError
+from thead_eval.evidence import SIDE, alike, spread
+from thead_eval.marks import read_marks
+from thead_eval.media import read_image
+from thead_eval.pictures import Picture, decode_frames, encode_jpeg, probe_video, to_rgb
+from thead_eval.sources import VIDEO_SUFFIXES
+from thead_eval.statistics import Interval
+from thead_eval.tracking import Crop, Track, cut_out, head_crop, search_video, split_by_reach
+from thead_eval.types import Clip, Detector
+from thead_eval.verdicts import DetectorNote, FileScan, OperatingPoint, Outcome, Shown, TrackScan, judge
+from thead_eval.weights import sha256_of
+
+IMAGE_SUFFIXES = frozenset(".avif .bmp .heic .heif .jpeg .jpg .jxl .png .tif .tiff .webp".split())
+SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES | {".gif"}
+
+SIZE = 256  # pixels a side of a crop, before the path that the detector's evidence took
+SMALLEST = 40  # pixels a side of a face's box; below, the crop shows the enlargement rather than the face
+CHUNK = 64  # frames of a track that are scored, and held, at a time
+SHOWN = 3  # frames of a track that speak most for a fake, and are shown
+SHOWN_TRACKS = 6  # of a file, the most serious; the first with maps
+APART = 0.5  # seconds between two of those
+QUALITY = 88  # of the JPEGs that are shown
+
+Progress = Callable[[str, int, int], None]  # (what is being done, done, of how many)
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """What decides the numbers of a scan, apart from the detector."""
+
+    per_second: float = 5.0  # frames of a track that are scored
+    at_least: int = 32  # frames of a track that are scored where that many are there, as when it was validated
+    min_frames: int = 12  # of a track; shorter ones are not judged
+    detect_every: int = 8  # frames of a video; between them faces are tracked
+    searched: int = 640  # pixels of the longer side of the pictures in which faces are searched
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """A detector, and what it needs to give verdicts."""
+
+    detector: Detector
+    note: DetectorNote
+    size: int  # that its evidence was brought to, see `evidence.alike`
+    window: int  # consecutive frames that a score needs
+    point: OperatingPoint | None  # None: it has none, so that every verdict is `inconclusive`
+    calibrate: Callable[[float], float]  # a video's mean logit to the probability of a fake
+    uncertain: Callable[[float], tuple[float, float]]  # 95 % of what that would be, calibrated on other people
+    deviation: float | None = None  # of a frame's logit from its video's mean, as validation showed
+
+    def probability(self, score: Interval) -> Interval:
+        """Of a fake, with 95 % for both: how the frames vary, and on whom the detector was calibrated."""
+        assert score.value is not None
+        p = self.calibrate(score.value)
+        if score.low is None or score.high is None:
+            return Interval(p, None, None)
+        middle = float(logit(p))
+        low, high = self.uncertain(score.value)
+        below = hypot(middle - logit(self.calibrate(score.low)), middle - logit(low))
+        above = hypot(logit(self.calibrate(score.high)) - middle, logit(high) - middle)
+        return Interval(p, float(expit(middle - below)), float(expit(middle + above)))
+
+
+def open_scanner(name: str | Path, device: torch.device, rate: float | None) -> Scanner:
+    """A detector by its file, its training's folder or its name.
+
+    Args:
+        name: See `checkpoint.load_detector`.
+        device: Where it runs.
+        rate: The false positive rate of its verdicts; None: the lowest that its validation was enough for.
+
+    Raises:
+        CheckpointError: the file is no detector's.
+        PluginError: no such name, or the plug-in is broken.
+        ConfigError: it has no operating point at this rate.
+    """
+    detector = load_detector(name, device)
+    if not isinstance(detector, TrainedDetector):
+        if rate is not None:
+            raise ConfigError(f"detector '{detector.name}' has no operating points; leave --fpr out")
+        window = getattr(detector, "window", 1)
+        return Scanner(
+            detector, DetectorNote(detector.name, ""), SIDE, window, None, _expit, lambda x: (_expit(x),) * 2
+        )
+    points = detector.operating_points
+    if rate is not None and rate not in points:
+        there = ", ".join(f"{own:g}" for own in sorted(points)) or "none"
+        raise ConfigError(
+            f"the validation of detector '{detector.name}' was not enough for --fpr {rate:g}; there are: {there}"
+        )
+    point = points[min(points) if rate is None else rate] if points else None
+    validation = json.loads(detector.metadata.get("validation", "{}"))
+    note = DetectorNote(
+        detector.name,
+        detector.sha256,
+        detector.generators,
+        reals=int(validation.get("reals", 0)),
+        fakes=int(validation.get("fakes", 0)),
+    )
+    return Scanner(
+        detector,
+        note,
+        int(detector.metadata.get("size", SIDE)),
+        detector.window,
+        point,
+        detector.calibrate,
+        detector.interval,
+        validation.get("window_deviation"),
+    )
+
+
+def _expit(value: float) -> float:
+    return float(expit(value))
+
+
+def find_media(paths: Sequence[Path]) -> list[Path]:
+    """Each named file, and the videos and pictures in each named folder, hidden ones apart.
+
+    Raises:
+        ConfigError: a path does not exist, or a folder holds none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in SUFFIXES
+                and file.is_file()
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            )
+            if not inside:
+                raise ConfigError(f"'{path}' holds no video and no picture; name files, or another folder")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise ConfigError(f"there is no file or folder '{path}'; check the path")
+    return list(dict.fromkeys(found))
+
+
+def scan_files(
+    paths: Sequence[Path],
+    scanner: Scanner,
+    settings: ScanSettings,
+    *,
+    explain: bool = False,
+    progress: Progress = lambda *_: None,
+) -> list[FileScan]:
+    """A row for each file, whatever became of it.
+
+    Args:
+        paths: Videos and pictures.
+        scanner: See `open_scanner`.
+        settings: See there.
+        explain: Also pick the frames that decide, and map what in them does.
+        progress: Told of each file, or of each frame where there is only one.
+    """
+    files = []
+    for number, path in enumerate(paths):
+        progress("scanning", number, len(paths))
+        frames = progress if len(paths) == 1 else lambda *_: None
+        files.append(scan_file(path, scanner, settings, explain=explain, progress=frames))
+    progress("scanning", len(paths), len(paths))
+    return refuse_constant(files)
+
+
+def scan_file(
+    path: Path,
+    scanner: Scanner,
+    settings: ScanSettings,
+    *,
+    explain: bool = False,
+    progress: Progress = lambda *_: None,
+) -> FileScan:
+    """One file: see `scan_files`. What is wrong with it is its outcome, and no error."""
+    scan = FileScan(str(path), "", "unreadable")
+    try:
+        scan = replace(scan, sha256=sha256_of(path))
+        scan = replace(scan, marks=tuple(read_marks(path, scan.sha256)))
+        least = max(settings.min_frames, scanner.window)
+        found = _search_picture(path, scanner) if _is_picture(path) else _search(path, settings, least, progress)
+        scan = replace(scan, width=found.width, height=found.height, fps=found.fps, frames=found.frames)
+        if found.outcome != "scored":
+            return replace(scan, outcome=found.outcome, reason=found.reason)
+        tracks = _score_tracks(path, found, scanner, settings, explain)
+    except (MediaError, OSError) as error:
+        return replace(scan, outcome="unreadable", reason=str(error))
+    except _DetectorFailed as error:
+        return replace(scan, outcome="failed", reason=str(error))
+    return replace(scan, outcome="scored", tracks=tuple(tracks))
+
+
+def refuse_constant(files: Sequence[FileScan]) -> list[FileScan]:
+    """The files; where a detector gave one number for every frame of three files or more, without that number."""
+    scored = [file for file in files if file.outcome == "scored"]
+    given = {logit for file in scored for track in file.tracks for logit in track.logits}
+    if len({file.sha256 for file in scored}) < 3 or len(given) > 1:
+        return list(files)
+    reason = f"the detector gave the same number for every frame of {len(scored)} files"
+    return [
+        replace(file, outcome="failed", reason=reason, tracks=()) if file.outcome == "scored" else file
+        for file in files
+    ]
+
+
+# Faces.
+
+
+class _Found(NamedTuple):
+    """A file and the faces in it, in its own pixels."""
+
+    width: int  # upright
+    height: int
+    fps: float  # 0: a picture
+    frames: int
+    tracks: list[Track]
+    outcome: Outcome = "scored"
+    reason: str = ""
+    picture: Tensor | None = None  # [3, H, W], of a picture
+
+
+@cache
+def _backends() -> tuple[PictureDetector, PictureLandmarker]:
+    return load_picture_detector("dlib", doubtful=True), load_picture_landmarker("dlib")
+
+
+def _is_picture(path: Path) -> bool:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    if path.suffix.lower() in SUFFIXES:
+        return False
+    try:
+        with Image.open(path):
+            return True
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
+
+
+def _search_picture(path: Path, scanner: Scanner) -> _Found:
+    from thead_eval.portraits import find_faces  # takes seconds to import, and videos do without
+
+    photo = read_image(path)
+    height, width = photo.shape[1:]
+    faces = find_faces(photo)
+    tracks = [Track(0, face.points[None].numpy()) for face in faces if face.side >= SMALLEST]
+    found = _Found(width, height, 0.0, 1, tracks, picture=photo)
+    if tracks and scanner.window > 1:
+        reason = f"a picture is one frame, and detector '{scanner.note.name}' judges {scanner.window} in a row"
+        return found._replace(outcome="too_short", reason=reason)
+    if tracks:
+        return found
+    small = f"; the largest of {len(faces)} is smaller than {SMALLEST} pixels" if faces else ""
+    return found._replace(outcome="no_face", reason=f"no face that can be judged{small}")
+
+
+def _search(path: Path, settings: ScanSettings, least: int, progress: Progress) -> _Found:
+    info = probe_video(path)
+    seen = 0
+
+    def see(picture: Picture) -> None:
+        nonlocal seen
+        seen += 1
+        progress("tracking", seen, max(info.frames or seen, seen))
+
+    confident, every, searched = CONFIDENT["dlib"], settings.detect_every, settings.searched
+    search = search_video(path, info, *_backends(), confident, every, searched=searched, see=see)
+    tracks = [piece for track in search.tracks for piece in split_by_reach(track.times(*search.scale))]
+    tracks = [track for track in tracks if _side(track) >= SMALLEST]
+    long = [track for track in tracks if len(track) >= least]
+    found = _Found(search.width, search.height, info.fps, search.frames, long)
+    if long:
+        return found
+    if search.frames < least:
+        return found._replace(outcome="too_short", reason=f"{search.frames} frames, {least} are needed")
+    longest = max(map(len, tracks), default=0)
+    if longest < settings.detect_every:  # seen once, and not again: seldom a face
+        return found._replace(outcome="no_face", reason=f"no face that can be judged in {search.frames} frames")
+    reason = f"no face could be followed for more than {longest} frames, {least} are needed"
+    return found._replace(outcome="too_short", reason=reason)
+
+
+def _side(track: Track) -> float:
+    boxes = face_box(track.points)
+    return float(np.median(boxes[:, 2] - boxes[:, 0]))
+
+
+# Scores.
+
+
+class _DetectorFailed(Exception):
+    """The detector raised, or gave something that is no score."""
+
+
+class _Head(NamedTuple):
+    """A scored frame that may be shown."""
+
+    logit: float
+    number: int  # of the frame in the file
+    pixels: Tensor  # [3, SIZE, SIZE]
+
+
+@dataclass
+class _Scoring:
+    """A track that is being scored."""
+
+    track: Track
+    crop: Crop
+    wanted: list[int]  # frames of the file, ascending
+    at_a_time: int  # of these
+    heads: list[Tensor]  # [3, SIZE, SIZE] each, of those that were read last and have no logit yet
+    logits: list[float]  # NaN where a frame could not be scored
+    kept: list[_Head]
+
+
+def _score_tracks(
+    path: Path, found: _Found, scanner: Scanner, settings: ScanSettings, explain: bool
+) -> list[TrackScan]:
+    scorings = [
+        _Scoring(
+            track,
+            head_crop(track, found.width, found.height),
+            choose_frames(track, found.fps, settings, scanner.window),
+            CHUNK if scanner.window == 1 else 2 * scanner.window,
+            [],
+            [],
+            [],
+        )
+        for track in found.tracks
+    ]
+    wanting: dict[int, list[_Scoring]] = {}
+    for own in scorings:
+        for number in own.wanted:
+            wanting.setdefault(number, []).append(own)
+    for number, picture in _pictures(path, found, scorings, wanting.keys()):
+        for own in wanting[number]:
+            head = cut_out(picture, own.crop, found.width, found.height, SIZE)
+            own.heads.append(torch.from_numpy(head.copy()).permute(2, 0, 1))
+            if len(own.heads) == own.at_a_time:
+                _score(own, scanner, found.fps, explain)
+    for own in scorings:
+        _score(own, scanner, found.fps, explain)
+        if len(own.logits) < len(own.wanted):
+            raise MediaError(f"'{path}' gives fewer frames when it is decoded again; export it again")
+    tracks = [_judge_track(own, scanner, found.fps) for own in scorings]
+    serious = sorted(range(len(tracks)), key=lambda n: tracks[n].seriousness)[: SHOWN_TRACKS if explain else 0]
+    for rank, n in enumerate(serious):
+        shown = tuple(_show(scorings[n].kept, scanner, tracks[n].fps, mapped=rank == 0))
+        tracks[n] = replace(tracks[n], shown=shown)
+    return tracks
+
+
+def choose_frames(track: Track, fps: float, settings: ScanSettings, window: int) -> list[int]:
+    """The frames of a track that are scored, spread over all of it; for a window, in runs of twice its length."""
+    length = len(track)
+    count = min(length, max(settings.at_least, round(length / fps * settings.per_second) if fps else 1))
+    if window == 1:
+        return [track.first_frame + place for place in spread(length, count)]
+    run = min(2 * window, length)
+    middles = spread(length, max(1, min(round(count / run), length // run)))
+    begins = [min(max(middle - run // 2, 0), length - run) for middle in middles]
+    return [track.first_frame + begin + place for begin in begins for place in range(run)]
+
+
+def _pictures(
+    path: Path, found: _Found, scorings: Sequence[_Scoring], wanted: Collection[int]
+) -> Iterator[tuple[int, Picture]]:
+    """The frames of these numbers, at least twice as fine as the crops will be."""
+    if found.picture is not None:
+        yield 0, found.picture.permute(1, 2, 0).numpy()
+        return
+    info = probe_video(path)
+    shrink = max(1, min(own.crop.side for own in scorings) // (2 * SIZE))
+    reformatter = VideoReformatter()
+    for number, frame in enumerate(islice(decode_frames(path), max(wanted) + 1)):
+        if number in wanted:
+            yield number, to_rgb(frame, info.width // shrink, info.height // shrink, reformatter)
+
+
+def _score(own: _Scoring, scanner: Scanner, fps: float, explain: bool) -> None:
+    """Score the heads that are held, and let go of all that will not be shown."""
+    if not own.heads:
+        return
+    heads = torch.stack(own.heads)  # [T, 3, SIZE, SIZE]
+    own.heads.clear()
+    logits = _logits(scanner, heads)
+    numbers = own.wanted[len(own.logits) : len(own.logits) + len(heads)]
+    own.logits += logits.tolist()
+    if explain:
+        fresh = [_Head(*row) for row in zip(logits.tolist(), numbers, heads, strict=True) if not np.isnan(row[0])]
+        own.kept = _pick(own.kept + fresh, fps)
+
+
+def _logits(scanner: Scanner, heads: Tensor) -> Tensor:
+    """[T] of head crops [T, 3, H, H] uint8 of any size; NaN where a frame could not be scored.
+
+    Raises:
+        _DetectorFailed: it raised, or gave something else.
+    """
+    scores = score_clip(scanner.detector, Clip("scan", alike(heads, scanner.size), 25.0))
+    if scores.outcome not in ("scored", "nothing"):
+        raised = "raised " if scores.outcome == "raised" else ""
+        raise _DetectorFailed(f"detector '{scanner.note.name}' {raised}{scores.reason}")
+    return torch.from_numpy(scores.logits)
+
+
+def _pick(heads: Sequence[_Head], fps: float) -> list[_Head]:
+    """Those that speak most for a fake, at some distance in time, and the one that does least."""
+    chosen: list[_Head] = []
+    for head in sorted(heads, key=lambda head: (-head.logit, head.number)):
+        if len(chosen) < SHOWN and all(abs(head.number - other.number) >= APART * fps for other in chosen):
+            chosen.append(head)
+    if heads:
+        least = min(heads, key=lambda head: (head.logit, head.number))
+        if all(least.number != other.number for other in chosen):
+            chosen.append(least)
+    return chosen
+
+
+def _judge_track(own: _Scoring, scanner: Scanner, fps: float) -> TrackScan:
+    logits = np.array(own.logits, np.float32)
+    good = np.isfinite(logits)
+    if not good.any():
+        raise _DetectorFailed(f"detector '{scanner.note.name}' gave no score for any of {len(logits)} frames")
+    rate = fps or 1.0
+    verdict, score = judge(logits[good], np.array(own.wanted)[good] / rate, scanner.point, scanner.deviation)
+    p = scanner.probability(score)
+    assert score.value is not None and p.value is not None
+    return TrackScan(
+        first_frame=own.track.first_frame,
+        frames=len(own.track),
+        fps=rate,
+        crop=own.crop,
+        scored=tuple(own.wanted),
+        logits=tuple(float(value) if np.isfinite(value) else None for value in logits),
+        curve=tuple(scanner.calibrate(float(value)) if np.isfinite(value) else None for value in logits),
+        logit=score.value,
+        verdict=verdict,
+        probability=p.value,
+        low=p.low,
+        high=p.high,
+    )
+
+
+def _show(heads: Sequence[_Head], scanner: Scanner, rate: float, mapped: bool) -> Iterator[Shown]:
+    """The frames that decide; a map of each where that is asked for, and a frame can be scored by itself."""
+    if not heads:
+        return
+    pixels = torch.stack([head.pixels for head in heads])
+    mapped = mapped and scanner.window == 1
+    maps = heat_map(lambda frames: _logits(scanner, frames), pixels) if mapped else None
+    for place, head in enumerate(heads):
+        picture = head.pixels.permute(1, 2, 0).contiguous().numpy()
+        heat = b"" if maps is None else encode_jpeg(lay_over(picture, maps[place]), QUALITY)
+        p = scanner.calibrate(head.logit)
+        yield Shown(head.number, head.number / rate, p, encode_jpeg(picture, QUALITY), heat)

@@ -1,0 +1,313 @@
+"""Any file to a verdict, or to the reason why there is none."""
+
+import json
+import re
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor
+
+from detectors.calibration import Calibration
+from detectors.checkpoint import save_detector
+from detectors.efflite0 import EfficientNetLite0
+from detectors.explain import heat_map, lay_over
+from detectors.scan import Scanner, ScanSettings, choose_frames, find_media, open_scanner, refuse_constant, scan_file
+from tests.test_faces import portraits
+from thead_eval.cli.detect.scan import command
+from thead_eval.errors import ConfigError
+from thead_eval.media import write_image
+from thead_eval.statistics import Interval
+from thead_eval.testing import write_video
+from thead_eval.tracking import Crop, Track
+from thead_eval.types import Clip
+from thead_eval.verdicts import (
+    DetectorNote,
+    FileScan,
+    OperatingPoint,
+    TrackScan,
+    count_outcomes,
+    count_verdicts,
+    decide,
+    file_row,
+    judge,
+)
+
+POINT = OperatingPoint(0.05, fake=1.0, real=-1.0)
+SETTINGS = ScanSettings()
+
+
+@dataclass(frozen=True)
+class Brightness:
+    """The brighter, the more fake: a logit of -5 for black, 5 for white."""
+
+    name: str = "brightness"
+
+    def logits(self, frames: Tensor) -> Tensor:
+        return frames.float().mean(dim=(1, 2, 3)) / 25.5 - 5
+
+    def score(self, clip: Clip) -> Tensor:
+        return self.logits(clip.frames).sigmoid()
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Gives what it was made with, or raises."""
+
+    gives: Tensor | None
+    name: str = "broken"
+
+    def score(self, clip: Clip) -> Tensor:
+        if self.gives is None:
+            raise RuntimeError("out of memory")
+        return self.gives.expand(len(clip), *self.gives.shape[1:])
+
+
+def scanner(detector: Brightness | Broken, **changed: object) -> Scanner:
+    def p(value: float) -> float:
+        return float(torch.tensor(value).sigmoid())
+
+    made = Scanner(detector, DetectorNote(detector.name, "ab"), 128, 1, POINT, p, lambda x: (p(x - 0.5), p(x + 0.5)))
+    return replace(made, **changed)  # type: ignore[arg-type]
+
+
+def shine(portrait: Tensor, frames: int, levels: float) -> Tensor:
+    """[T, 3, H, W]: a still, with some noise, that many levels brighter."""
+    noise = torch.randint(-3, 4, (frames, 1, *portrait.shape[1:]), generator=torch.Generator().manual_seed(0))
+    return (portrait.short() + noise + levels).clamp(0, 255).to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bright and a dark video, two people side by side, a picture, and files of which nothing can be said."""
+    folder = tmp_path_factory.mktemp("scan")
+    collins, hopper = portraits()
+    write_video(folder / "bright.mp4", shine(collins, 40, 60))
+    write_video(folder / "dark.mp4", shine(hopper, 40, -70))
+    write_video(folder / "two.mp4", torch.cat([shine(collins, 24, 60), shine(hopper, 24, -70)], 3))
+    write_image(folder / "hopper.png", hopper)
+    write_video(folder / "short.mp4", shine(collins, 6, 0))
+    write_video(folder / "grey.mp4", torch.full((20, 3, 96, 96), 128, dtype=torch.uint8))
+    write_image(folder / "grey.jpg", torch.full((3, 96, 96), 128, dtype=torch.uint8))
+    (folder / "cut.mp4").write_bytes((folder / "bright.mp4").read_bytes()[:2000])
+    (folder / "words.txt").write_text("not to be scanned")
+    (folder / ".hidden.mp4").write_text("nor this")
+    return folder
+
+
+def scan(path: Path, using: Scanner | None = None, **options: bool) -> FileScan:
+    return scan_file(path, using or scanner(Brightness()), SETTINGS, **options)
+
+
+def test_videos_and_pictures_in_folders_and_by_name(folder: Path) -> None:
+    found = [path.name for path in find_media([folder, folder / "dark.mp4", folder / "words.txt"])]
+    videos = ["bright.mp4", "cut.mp4", "dark.mp4", "grey.jpg", "grey.mp4", "hopper.png", "short.mp4", "two.mp4"]
+    assert found == [*videos, "words.txt"]
+    with pytest.raises(ConfigError, match=r"there is no file or folder 'absent\.mp4'"):
+        find_media([Path("absent.mp4")])
+    (folder / "nothing").mkdir(exist_ok=True)
+    with pytest.raises(ConfigError, match="holds no video and no picture"):
+        find_media([folder / "nothing"])
+
+
+def test_a_bright_face_is_fake_and_a_dark_one_real(folder: Path) -> None:
+    bright, dark = scan(folder / "bright.mp4", explain=True), scan(folder / "dark.mp4")
+    for file, verdict in ((bright, "fake"), (dark, "real")):
+        assert file.outcome == "scored" and file.reason == ""
+        (track,) = file.tracks
+        assert (track.first_frame, track.frames, track.verdict) == (0, 40, verdict)
+        assert len(track.scored) == len(track.curve) == 32 and None not in track.curve
+        assert np.mean(track.logits) == pytest.approx(track.logit, abs=1e-5)  # type: ignore[arg-type]  # no None
+        assert track.low is not None and track.high is not None
+        assert track.low < track.probability < track.high
+        assert track.crop == Crop(0, 0, 256)
+    assert bright.tracks[0].shown and all(shown.heat for shown in bright.tracks[0].shown)
+    assert not dark.tracks[0].shown
+    assert scan(folder / "dark.mp4") == dark
+
+
+def test_each_of_two_faces_is_judged_and_the_worse_decides(folder: Path) -> None:
+    file = scan(folder / "two.mp4")
+    assert [track.verdict for track in file.tracks] == ["fake", "real"]
+    assert file.deciding == file.tracks[0]
+    assert file.tracks[0].crop.x + file.tracks[0].crop.side <= file.tracks[1].crop.x + 20
+
+
+def test_a_picture_is_one_frame(folder: Path) -> None:
+    file = scan(folder / "hopper.png")
+    (track,) = file.tracks
+    assert (file.fps, file.frames, track.scored) == (0.0, 1, (0,))
+    assert track.low is None and track.high is None
+    sure = scan(folder / "hopper.png", scanner(Brightness(), deviation=0.001)).tracks[0]
+    open_ = scan(folder / "hopper.png", scanner(Brightness(), deviation=4.0)).tracks[0]
+    assert (sure.verdict, open_.verdict) == (track.verdict, "inconclusive")
+    assert open_.low is not None and sure.low is not None and open_.low < sure.low < track.probability
+    long = scan(folder / "hopper.png", scanner(Brightness(), window=8))
+    assert (long.outcome, long.tracks) == ("too_short", ())
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "reason"),
+    [
+        ("cut.mp4", "unreadable", "cannot open"),
+        ("words.txt", "unreadable", "cannot open"),
+        ("absent.mp4", "unreadable", "No such file"),
+        ("short.mp4", "too_short", "6 frames, 12 are needed"),
+        ("grey.mp4", "no_face", "no face that can be judged in 20 frames"),
+        ("grey.jpg", "no_face", "no face that can be judged"),
+    ],
+)
+def test_of_what_nothing_can_be_said_there_is_no_number(folder: Path, name: str, outcome: str, reason: str) -> None:
+    file = scan(folder / name)
+    assert file.outcome == outcome and reason in file.reason
+    row = file_row(file)
+    assert [row[key] for key in ("verdict", "probability", "low", "high", "tracks")] == [None, None, None, None, []]
+
+
+@pytest.mark.parametrize(
+    ("gives", "reason"),
+    [
+        (None, "RuntimeError: out of memory"),
+        (torch.tensor([torch.nan]), "gave no score"),
+        (torch.tensor([2.0]), "no probabilities"),
+        (torch.zeros(1, 4), "gave [32, 4] scores for 32 frames"),
+    ],
+)
+def test_a_detector_that_fails_is_reported_and_no_number_made_of_it(
+    folder: Path, gives: Tensor | None, reason: str
+) -> None:
+    file = scan(folder / "dark.mp4", scanner(Broken(gives)))
+    assert (file.outcome, file.tracks) == ("failed", ())
+    assert reason in file.reason
+
+
+def test_a_detector_that_always_says_the_same_is_refused() -> None:
+    track = TrackScan(0, 2, 25.0, Crop(0, 0, 9), (0, 1), (0.5, 0.5), (0.6, 0.6), 0.5, "real", 0.6, None, None)
+    files = [FileScan(name, name, "scored", tracks=(track,)) for name in "abc"]
+    refused = refuse_constant(files)
+    assert {file.outcome for file in refused} == {"failed"} and not refused[0].tracks
+    assert refuse_constant(files[:2]) == files[:2]
+    other = replace(track, logits=(0.5, 0.4))
+    assert refuse_constant([*files, replace(files[0], tracks=(other,))])[0].outcome == "scored"
+
+
+def test_frames_are_chosen_over_the_whole_track() -> None:
+    track = Track(10, np.zeros((270, 68, 2), np.float32))
+    few = choose_frames(track, 25.0, SETTINGS, 1)
+    assert (len(few), few[0], few[-1]) == (54, 12, 277)
+    assert choose_frames(track, 5.0, SETTINGS, 1) == list(range(10, 280))
+    runs = choose_frames(track, 25.0, SETTINGS, 8)
+    assert len(runs) == len(set(runs)) == 48
+    assert [b - a for a, b in pairwise(runs)].count(1) == 45  # three runs of 16
+    assert choose_frames(Track(0, np.zeros((9, 68, 2), np.float32)), 25.0, SETTINGS, 8) == list(range(9))
+
+
+def test_where_verdicts_begin() -> None:
+    def verdict(value: float, low: float, high: float, point: OperatingPoint = POINT) -> str:
+        return decide(Interval(value, low, high), point)
+
+    assert verdict(2, 1, 3) == "fake"
+    assert verdict(2, 0.9, 3) == verdict(0, -0.5, 0.5) == verdict(-2, -3, -1) == "inconclusive"
+    assert verdict(-2, -3, -1.1) == "real"
+    apart = OperatingPoint(0.05, fake=-1.0, real=1.0)  # no real video scored above -1, and no fake below 1
+    assert [verdict(v, v, v, apart) for v in (-2, 0, 2)] == ["real", "inconclusive", "fake"]
+    assert judge(np.full(20, 9, np.float32), np.arange(20) / 25, None)[0] == "inconclusive"
+
+
+def test_the_interval_of_frames_that_vary_slowly_is_wide() -> None:
+    seconds = np.arange(250) / 25
+    random = np.random.default_rng(0)
+    quick = random.normal(size=250).astype(np.float32)
+    slow = np.repeat(random.normal(size=10), 25).astype(np.float32)
+    widths = []
+    for logits in (quick, slow):
+        _, interval = judge(logits, seconds, POINT)
+        assert interval.low is not None and interval.high is not None
+        assert interval.low < logits.mean() < interval.high
+        widths.append(interval.high - interval.low)
+    assert widths[1] > 3 * widths[0]
+
+
+def test_a_map_shows_what_the_score_came_from() -> None:
+    heads = torch.full((2, 3, 64, 64), 40, dtype=torch.uint8)
+    heads[0, :, 8:20, 8:20] = 255  # a bright spot, which blurring dims
+    near = torch.zeros(64, 64)
+    near[8:20, 8:20] = 1
+
+    def score(frames: Tensor) -> Tensor:
+        return (frames.float().amax(1) * near).sum((1, 2)) / near.sum()
+
+    maps = heat_map(score, heads)
+    assert np.unravel_index(maps[0].argmax(), (64, 64)) == pytest.approx((14, 14), abs=8)
+    assert np.abs(maps[1]).max() == 0
+    shown = lay_over(heads[0].permute(1, 2, 0).numpy(), maps[0])
+    assert shown[14, 14, 0] > shown[14, 14, 2]
+
+
+# The command.
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that has learnt nothing, and is sure of itself."""
+    path = tmp_path_factory.mktemp("detector") / "some.safetensors"
+    torch.manual_seed(0)
+    network = EfficientNetLite0(32).eval()
+    points = [OperatingPoint(0.05, -0.5, -0.7), OperatingPoint(0.1, -0.6, -0.65)]
+    metadata = {
+        "generators": json.dumps(["warp", "fewshot"]),
+        "identities": "[]",
+        "size": "128",
+        "validation": json.dumps({"reals": 25, "fakes": 75}),
+    }
+    draws = np.array([[2.0, 0.9], [2.0, 1.1]])
+    save_detector(path, "efflite0", {"size": 32}, network, Calibration(2.0, 1.0, draws), points, metadata)
+    return path
+
+
+def test_the_command_lists_every_file(folder: Path, detector: Path, tmp_path: Path) -> None:
+    report = tmp_path / "case.html"
+    options = ["--detector", str(detector), "--json", "--report", str(report)]
+    ran = CliRunner().invoke(command, [str(folder), *options])
+    rows = json.loads(ran.stdout)
+    assert [Path(row["path"]).name for row in rows] == [path.name for path in find_media([folder])]
+    files = [FileScan(row["path"], "", row["outcome"]) for row in rows]
+    assert count_outcomes(files) == {"scored": 4, "unreadable": 1, "no_face": 2, "too_short": 1, "failed": 0}
+    for row in rows:
+        assert (row["outcome"] == "scored") == (row["verdict"] is not None) == bool(row["tracks"])
+        for track in row["tracks"]:
+            assert len(track["curve"]) >= 1 and track["failed"] == 0
+    verdicts = {row["verdict"] for row in rows}
+    assert ran.exit_code == (3 if "fake" in verdicts else 4)
+    page = report.read_text()
+    assert page.count("data:image/jpeg") >= 8 and "<script" not in page and not re.search(r'(src|href)="http', page)
+    for row in rows:
+        assert row["sha256"] in page and Path(row["path"]).name in page
+    for words in ("25 real videos", "75 fakes", "warp and fewshot", "at most 5 %", "What this cannot tell"):
+        assert words in page
+
+
+def test_the_table_and_the_exit_codes(folder: Path, detector: Path, tmp_path: Path) -> None:
+    def run(path: Path, *more: str) -> tuple[int, str]:
+        ran = CliRunner().invoke(command, [str(path), "--detector", str(detector), *more])
+        return ran.exit_code, ran.stdout
+
+    code, shown = run(folder / "cut.mp4")
+    assert code == 4 and "1 file: 1 unreadable." in shown
+    assert "Verdicts of efflite0 at a false positive rate of 5 %: none." in shown
+    assert "at a false positive rate of 10 %" in run(folder / "cut.mp4", "--fpr", "0.1")[1]
+    codes = {"fake": 3, "inconclusive": 4, "real": 0}
+    code, shown = run(folder / "dark.mp4")
+    assert code == codes[next(verdict for verdict in codes if f": 1 {verdict}." in shown)]
+    with pytest.raises(ConfigError, match=r"was not enough for --fpr 0\.001; there are: 0\.05, 0\.1"):
+        open_scanner(detector, torch.device("cpu"), 0.001)
+
+
+def test_counts_add_up() -> None:
+    files = [FileScan("a", "", "no_face"), FileScan("b", "", "failed")]
+    assert sum(count_outcomes(files).values()) == 2
+    assert sum(count_verdicts(files).values()) == 0
