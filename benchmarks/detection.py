@@ -92,13 +92,17 @@ class Training:
 
 
 def fair(items: Sequence[Item]) -> list[Item]:
-    """Without the whole clips of people of whom there are, as files, the frames that fakes reproduce.
+    """Of the real clips those that the fakes reproduce, as far as these lie beside them as files.
 
-    What is judged are those frames: as many as of the fakes, coded alike, of the same moments. The whole clips are
-    there to be learnt from.
+    They are as many frames as a fake's, coded alike, of the same moments. Whole clips of a dataset are there to be
+    learnt from; they are judged only where there are fakes of which the real frames are missing, and never of people
+    of whom those are there.
     """
-    cut = {(item.identity, item.source) for item in items if item.label == "real" and not item.clip}
-    return [item for item in items if not item.clip or (item.identity, item.source) not in cut]
+    partners = {(item.identity, item.source) for item in items if item.label == "real" and not item.clip}
+    alone = any((item.identity, item.source) not in partners for item in items if item.label == "fake")
+    whole = [item for item in items if item.label == "real" and item.clip]
+    left_out = {item.id for item in whole if not alone or (item.identity, item.source) in partners}
+    return [item for item in items if item.id not in left_out]
 
 
 # Detectors as they come.
@@ -114,13 +118,12 @@ def judge_as_given(detectors: Mapping[str, Detector], evidence: Evidence, split:
         ConfigError: there are no such clips.
     """
     judges = []
-    clips = fair(evidence.items)
     for key, detector in detectors.items():
         trained = detector if isinstance(detector, Trained) else None
-        items = [item for item in clips if _is_asked(item, split, trained)]
+        items = fair([item for item in evidence.items if _is_asked(item, split, trained)])
         _check(items, f"'{key}' could be asked about")
         judges.append(Judge(_model(key, detector), detector, _seen_by(trained), tuple(items)))
-    learnt_from = tuple(item for item in clips if item.split == "train")
+    learnt_from = tuple(fair([item for item in evidence.items if item.split == "train"]))
     if {item.label for item in learnt_from} == {"real", "fake"}:
         people = {item.identity for item in learnt_from}
         generators = {item.generator for item in learnt_from}
@@ -185,13 +188,14 @@ def plan_trainings(
             f"{' and '.join(set(protocols) - {'P1'})} hold out one generator and learn from others, and there are only "
             f"fakes of '{evidence.generators[0] if evidence.generators else 'none'}'; name more --fakes"
         )
-    test = [item for item in fair(evidence.items) if item.split == "test"]
+    test = fair([item for item in evidence.items if item.split == "test"])
     _check(test, "of the split 'test' could be judged")
     halved = "P2" in protocols
     known = [item for item in evidence.items if item.split != "test"]
     learnt = [_early(item) if halved and item.split == "train" else item for item in known]
     learn = Evidence(tuple(learnt), evidence.size)
-    late = [_late(item) for item in fair(known) if halved and item.split == "train" and item.frames >= SHORTEST]
+    train = fair([item for item in known if item.split == "train"])
+    late = [_late(item) for item in train if halved and item.frames >= SHORTEST]
     trainings = []
     if "P1" in protocols:
         trainings.append(Training("all generators", "", None, None, learn, tuple(test)))
@@ -238,7 +242,7 @@ def judge_trainings(
             detector = fit(kind, training.learn, folder / file_name(kind) / file_name(place), seed)
             yield Judge(_model(f"{kind}, {place}", detector, training), detector, training.seen, training.judged)
             done += 1
-        learnt_from = tuple(item for item in fair(training.learn.items) if item.split == "train")
+        learnt_from = tuple(fair([item for item in training.learn.items if item.split == "train"]))
         model = Model(
             key=f"metadata, {place}",
             detector="metadata",

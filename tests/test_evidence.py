@@ -121,6 +121,24 @@ def test_a_fake_takes_the_split_of_its_identity(dataset: Dataset, fakes: Path, t
     assert one.id != two.id  # four manipulations of one file name are four items
 
 
+def test_videos_of_which_nobody_says_what_they_are_are_fakes(tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for number in range(2):
+        write_clip(folder / f"{number}.mp4", head_clip(number, 4, 64)[0])
+    items = read_evidence(None, [folder]).items
+    assert [(item.label, item.generator, item.identity) for item in items] == [("fake", "theirs", n) for n in "01"]
+    (folder / "manifest.csv").write_text("file,identity\n0.mp4,anna\n")
+    (item,) = read_evidence(None, [folder]).items
+    assert (item.label, item.generator, item.identity) == ("fake", "theirs", "anna")
+    (folder / "manifest.csv").write_text("file,identity,label\n0.mp4,anna,real\n1.mp4,ben,hallo\n")
+    assert [item.label for item in read_evidence(None, [folder]).items] == ["real", "fake"]
+    (folder / "manifest.csv").unlink()
+    (folder / "real").mkdir()
+    with pytest.raises(DatasetError, match="nothing says what in it is real"):
+        read_evidence(None, [folder])
+
+
 def test_what_cannot_be_evidence(tmp_path: Path, fakes: Path) -> None:
     with pytest.raises(DatasetError, match="is not a folder; give one that"):
         read_evidence(None, [tmp_path / "none"])

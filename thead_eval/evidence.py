@@ -24,7 +24,7 @@ from thead_eval.judging import count_frames
 from thead_eval.manifest import COLUMNS, ManifestRow, read_manifest
 from thead_eval.manifest import NAME as MANIFEST
 from thead_eval.media import iter_frames, probe_video
-from thead_eval.sources import Ratios, find_sources
+from thead_eval.sources import Ratios, survey
 from thead_eval.types import Clip, Landmarks
 from thead_eval.weights import sha256_of
 
@@ -221,9 +221,18 @@ def _dataset_items(dataset: Dataset, prefix: str) -> Iterator[Item]:
 def _folder_items(folder: Path) -> Iterator[Item]:
     """Videos of head crops, with what a manifest says of them."""
     manifest = folder / MANIFEST
-    ours = manifest.exists() and manifest.read_text(encoding="utf-8-sig").startswith(",".join(COLUMNS))
+    heading = manifest.read_text(encoding="utf-8-sig").partition("\n")[0].strip() if manifest.exists() else ""
+    ours = heading == ",".join(COLUMNS)
     rows = {row.file: row for row in read_manifest(folder)} if ours else {}
-    for source in find_sources(folder, "auto", RATIOS, manifest if manifest.exists() else None):
+    found = survey(folder, "auto", RATIOS, manifest if manifest.exists() else None)
+    # Where nothing says what is real, nothing is: a folder of fakes was asked for.
+    unlabelled = found.layout != "faceforensics" and "label" not in heading.split(",")
+    if unlabelled and (folder / "real").is_dir():
+        raise DatasetError(
+            f"'{folder}' holds a folder 'real', and nothing says what in it is real; write '{manifest}' with "
+            "the columns file,identity,label"
+        )
+    for source in found.sources:
         path = folder / source.file
         info = probe_video(path)
         if info.width != info.height:
@@ -233,11 +242,12 @@ def _folder_items(folder: Path) -> Iterator[Item]:
             )
         row = rows.get(source.file, ManifestRow(source.file, source.identity, source.label))
         sha256 = row.sha256 or sha256_of(path)
-        real = source.label == "real"
+        real = source.label == "real" and not unlabelled
+        label = folder.name if unlabelled else source.label
         yield Item(
             id=f"{folder.name}/{source.file}",
             label="real" if real else "fake",
-            generator="" if real else row.generator or source.label,
+            generator="" if real else row.generator or label,
             shots=row.shots,
             identity=source.identity,
             source=row.driver_sha256 or row.source_sha256 or sha256,
