@@ -99,8 +99,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def scan(path: Path, using: Scanner | None = None, **options: bool) -> FileScan:
-    return scan_file(path, using or scanner(Brightness()), SETTINGS, **options)
+def scan(path: Path, using: Scanner | None = None, explain: bool = False) -> FileScan:
+    return scan_file(path, using or scanner(Brightness()), SETTINGS, explain=explain)
 
 
 def test_videos_and_pictures_in_folders_and_by_name(folder: Path) -> None:

@@ -17,7 +17,7 @@ VERBS = {
     "track": "The landmarks of a video, as a small file to drive with.",
     "generate": "Photos to a talking head; a dataset to fakes of everyone in it.",
     "detect": "Detectors of fakes: train, judge, audit their data, scan a file.",
-    "export": "A talker as an ONNX file that runs without torch.",
+    "export": "A talker or a detector as an ONNX file that runs without torch.",
     "score": "Fakes against real frames: FID, SSIM, CSIM, landmarks.",
     "report": "Runs to one HTML file.",
     "weights": "Pretrained files: list, fetch, verify, import, mirror.",

@@ -1,40 +1,65 @@
-"""theval export: a talker as one ONNX file."""
+"""theval export: a talker or a detector as one ONNX file."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 CHECKED_FRAMES = 8
 
 
-@click.command(short_help="A talker as an ONNX file that runs without torch.")
-@click.argument("talker", type=click.Path(path_type=Path))
+@click.command(short_help="A talker or a detector as an ONNX file that runs without torch.")
+@click.argument("source", metavar="TALKER|DETECTOR")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The file to write, such as me.onnx.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
-def command(talker: Path, out: Path, as_json: bool) -> None:
-    """Write TALKER, which 'theval generate --save-talker' left, as an avatar: one ONNX file with the person in it.
+def command(source: str, out: Path, as_json: bool) -> None:
+    """Write what theval has learnt as one ONNX file.
 
-    It makes frames from landmarks alone, with numpy, OpenCV and onnxruntime. Whoever sends 68 points a frame sends a
-    talking head; so the file is as private as the photos. Its metadata marks it as synthetic.
+    A TALKER, which 'theval generate --save-talker' left, becomes an avatar with the person in it: it makes frames from
+    landmarks alone, with numpy, OpenCV and onnxruntime. Whoever sends 68 points a frame sends a talking head; so the
+    file is as private as the photos. Its metadata marks it as synthetic.
+
+    A DETECTOR, by its name, its file or its training's folder, takes frames [T, 3, 224, 224] uint8 and gives their
+    logits and calibrated probabilities. The file is kept only if its logits are the detector's within 0.0001.
 
     \b
     Examples:
       theval export me.safetensors -o me.onnx
       python -c "from generator.avatar import load_avatar; help(load_avatar('me.onnx').stream)"
+      theval export efflite0 -o detector.onnx
+      theval export detectors/mine -o detector.onnx
     """
     from thead_eval.errors import ConfigError
 
     if out.suffix != ".onnx":
         raise ConfigError(f"'{out}' is not named as an ONNX file; name it with the suffix .onnx")
+    written, lines = _export_detector(source, out) if _is_detector(source) else _export_talker(Path(source), out)
+    click.echo(json.dumps(written, indent=1) if as_json else lines)
 
+
+def _is_detector(source: str) -> bool:
+    """Whether it is a detector's file, a folder, or no file at all but a name."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(source)
+    if not path.is_file():
+        return path.is_dir() or not path.suffix
+    try:
+        with safe_open(path, framework="np") as file:
+            return str((file.metadata() or {}).get("format", "")).startswith("theval detector")
+    except (OSError, SafetensorError):
+        return False  # what reads talkers says what is wrong with it
+
+
+def _export_talker(path: Path, out: Path) -> tuple[dict[str, Any], str]:  # Any: JSON
     import torch
 
     from generator.avatar import load_avatar
     from generator.export import export_avatar
     from generator.talker import load_talker
 
-    person = load_talker(talker, torch.device("cpu"))
+    person = load_talker(path, torch.device("cpu"))
     export_avatar(person, out)
     # The same frames from both, on the person's own landmarks.
     points = person.network.points[:CHECKED_FRAMES]
@@ -52,9 +77,24 @@ def command(talker: Path, out: Path, as_json: bool) -> None:
         "checkpoint_sha256": avatar.about.checkpoint,
         "mean_difference": round(difference, 4),
     }
-    if as_json:
-        click.echo(json.dumps(written, indent=1))
-        return
-    click.echo(f"'{out}': {out.stat().st_size / 1e6:.1f} MB, {avatar.about.id} at {avatar.about.output_size} pixels")
-    click.echo(f"driven by landmarks in pixels of a frame of {avatar.about.side}")
-    click.echo(f"frames differ from the talker's by {difference:.3f} of 255 in the mean")
+    return written, (
+        f"'{out}': {out.stat().st_size / 1e6:.1f} MB, {avatar.about.id} at {avatar.about.output_size} pixels\n"
+        f"driven by landmarks in pixels of a frame of {avatar.about.side}\n"
+        f"frames differ from the talker's by {difference:.3f} of 255 in the mean"
+    )
+
+
+def _export_detector(name: str, out: Path) -> tuple[dict[str, Any], str]:  # Any: JSON
+    from detectors.checkpoint import TrainedDetector, load_detector
+    from detectors.export import describe, export_detector
+    from thead_eval.errors import ConfigError
+
+    detector = load_detector(name)
+    if not isinstance(detector, TrainedDetector):
+        raise ConfigError(f"detector '{name}' is a plug-in's, of which only its package knows how to export it")
+    exported = export_detector(detector, out)
+    written = {"file": str(out), "bytes": exported.bytes, "max_difference": exported.difference, **describe(detector)}
+    return written, (
+        f"'{out}': {exported.bytes / 1e6:.1f} MB, detector {detector.name}\n"
+        f"its logits differ from the detector's by {exported.difference:.1g} at most"
+    )

@@ -1,0 +1,142 @@
+"""A trained detector as an ONNX file: frames in, logits and probabilities out, without torch.
+
+Input `frames` [T, 3, 224, 224] uint8 RGB head crops, as `evidence.alike` makes them; outputs `logits` [T], whose mean
+is a video's, and `probabilities` [T], calibrated. The metadata says under 'theval' how to make the one and read the
+other.
+"""
+
+import json
+import os
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detectors.checkpoint import AGGREGATION, TrainedDetector
+from thead_eval.errors import CheckpointError, ConfigError
+from thead_eval.evidence import QUALITY, SIDE
+
+OPSET = 18
+KEY = "theval"
+TOLERANCE = 1e-4  # between the file's logits and the detector's
+CHECKED = 5  # frames
+
+
+class Exported(NamedTuple):
+    """What was written."""
+
+    bytes: int
+    difference: float  # largest, of logits
+
+
+class Graph(nn.Module):
+    """What the file computes, in float32."""
+
+    def __init__(self, detector: TrainedDetector) -> None:
+        super().__init__()
+        self.network = detector.network
+        self.a, self.b = detector.calibration.a, detector.calibration.b
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.network(frames)
+        return logits, torch.sigmoid(self.a * logits + self.b)
+
+
+def export_detector(detector: TrainedDetector, path: Path) -> Exported:
+    """Write the file whole or not at all, and run it: it is kept only if it gives what the detector gives.
+
+    Raises:
+        ConfigError: the packages that write ONNX are not installed, or this kind of detector is not made of what ONNX
+            can hold.
+        CheckpointError: the file could not be written, or gives something else.
+    """
+    try:
+        import onnxscript  # noqa: F401  # torch's exporter stands on it
+    except ImportError:
+        raise ConfigError(
+            "exporting needs the packages onnx and onnxscript; run 'pip install \"theval[export]\"'"
+        ) from None
+    frames = _example(max(CHECKED, 2 * detector.window))
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # torch's own deprecations, about which a user can do nothing
+            program: Any = torch.onnx.export(  # Any: torch says that it may be None, which it is not with `dynamo`
+                Graph(detector).eval(),
+                (frames,),
+                dynamo=True,
+                input_names=["frames"],
+                output_names=["logits", "probabilities"],
+                dynamic_shapes={"frames": {0: torch.export.Dim("frames", min=1)}},
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, NotImplementedError, TypeError) as error:
+        raise ConfigError(
+            f"detector '{detector.name}' cannot be exported, as it computes what an ONNX file cannot hold "
+            f"({type(error).__name__}); export a network, such as efflite0"
+        ) from error
+    program.model.metadata_props[KEY] = json.dumps(describe(detector))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        program.save(temporary, external_data=False)
+        difference = _compare(detector, temporary, frames)
+        if not difference <= TOLERANCE:
+            raise CheckpointError(
+                f"the ONNX file of '{detector.path}' gives logits that differ by {difference:.2g}, and was not "
+                "written; update torch, onnxscript and onnxruntime"
+            )
+        size = temporary.stat().st_size
+        temporary.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"'{path}' could not be written ({error.strerror}); choose another folder") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Exported(size, difference)
+
+
+def describe(detector: TrainedDetector) -> dict[str, Any]:  # Any: JSON
+    """What the file's metadata says."""
+    return {
+        "detector": detector.name,
+        "sha256": detector.sha256,
+        "generators": detector.generators,
+        "calibration": {"a": detector.calibration.a, "b": detector.calibration.b},
+        "operating_points": [asdict(point) for point in detector.operating_points.values()],
+        "aggregation": AGGREGATION,
+        "window": detector.window,
+        "input": {
+            "framing": "head crop of 'theval prepare'",
+            "through": int(detector.metadata.get("size", SIDE)),  # pixels a side, bilinear with antialiasing
+            "side": SIDE,
+            "jpeg_quality": int(detector.metadata.get("jpeg_quality", QUALITY)),
+        },
+    }
+
+
+def _example(count: int) -> Tensor:
+    """[T, 3, 224, 224] uint8: smooth colours with some noise, nearer to pictures than noise alone."""
+    random = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 3, 7, 7, generator=random) * 255
+    smooth = nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic", align_corners=False)
+    noise = torch.randn(count, 3, SIDE, SIDE, generator=random) * 6
+    return (smooth + noise).clamp(0, 255).to(torch.uint8)
+
+
+def _compare(detector: TrainedDetector, path: Path, frames: Tensor) -> float:
+    """The largest difference between the two, of all frames at once and of the first by itself."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    differences = []
+    for some in (frames, frames[: detector.window]):
+        given: np.ndarray[Any, Any] = session.run(["logits"], {"frames": some.numpy()})[0]  # Any: a tensor's type
+        expected = detector.logits(some).numpy()
+        known = np.isfinite(expected)
+        if (np.isfinite(given) != known).any():
+            return float("inf")
+        differences.append(float(np.abs(given - expected)[known].max(initial=0.0)))
+    return max(differences)

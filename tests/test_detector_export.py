@@ -1,0 +1,75 @@
+"""A detector as an ONNX file: the same logits without torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from click.testing import CliRunner
+
+from detectors.calibration import Calibration
+from detectors.checkpoint import TrainedDetector, read_detector, save_detector
+from detectors.efflite0 import EfficientNetLite0
+from thead_eval.cli.export import command
+from thead_eval.errors import CheckpointError, ConfigError, PluginError
+from thead_eval.verdicts import OperatingPoint
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> TrainedDetector:
+    path = tmp_path_factory.mktemp("detector") / "best.safetensors"
+    torch.manual_seed(0)
+    network = EfficientNetLite0(64).eval()
+    metadata = {"generators": json.dumps(["warp"]), "identities": "[]", "size": "128"}
+    calibration = Calibration(2.0, 0.5, np.array([[2.0, 0.5]]))
+    save_detector(path, "efflite0", {"size": 64}, network, calibration, [OperatingPoint(0.05, 1.0, -1.0)], metadata)
+    return read_detector(path, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def file(detector: TrainedDetector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `theval export` makes of a training's folder."""
+    path = tmp_path_factory.mktemp("onnx") / "detector.onnx"
+    ran = CliRunner().invoke(command, [str(detector.path.parent), "-o", str(path), "--json"])
+    assert ran.exit_code == 0, ran.output
+    written = json.loads(ran.stdout)
+    assert written["max_difference"] <= 1e-4
+    assert written["bytes"] == path.stat().st_size
+    return path
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_the_file_gives_the_detectors_logits(detector: TrainedDetector, file: Path, count: int) -> None:
+    frames = torch.randint(0, 256, (count, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    logits, probabilities = session.run(["logits", "probabilities"], {"frames": frames.numpy()})
+    np.testing.assert_allclose(logits, detector.logits(frames).numpy(), atol=1e-4)
+    np.testing.assert_allclose(probabilities, detector.calibration.probability(logits), atol=1e-6)
+
+
+def test_the_file_says_how_to_use_it(detector: TrainedDetector, file: Path) -> None:
+    (text,) = [entry.value for entry in onnx.load(str(file)).metadata_props if entry.key == "theval"]
+    about: dict[str, Any] = json.loads(text)
+    assert about["sha256"] == detector.sha256
+    assert about["operating_points"] == [{"rate": 0.05, "fake": 1.0, "real": -1.0}]
+    assert about["input"] == {
+        "framing": "head crop of 'theval prepare'", "through": 128, "side": 224, "jpeg_quality": 90,
+    }  # fmt: skip
+    assert about["calibration"] == {"a": 2.0, "b": 0.5}
+
+
+def test_what_is_no_detector_says_so(tmp_path: Path) -> None:
+    def refused(error: type[Exception], words: str, source: str) -> None:
+        ran = CliRunner().invoke(command, [source, "-o", str(tmp_path / "a.onnx")])
+        assert isinstance(ran.exception, error) and words in str(ran.exception)
+
+    refused(PluginError, "no detector is named 'efflite1'; did you mean 'efflite0'?", "efflite1")
+    refused(CheckpointError, "cannot be read", str(tmp_path / "absent.safetensors"))
+    refused(CheckpointError, "cannot be read", str(tmp_path))
+    ran = CliRunner().invoke(command, ["efflite0", "-o", "a.bin"])
+    assert isinstance(ran.exception, ConfigError) and "with the suffix .onnx" in str(ran.exception)
+    assert list(tmp_path.iterdir()) == []
