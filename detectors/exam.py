@@ -114,6 +114,8 @@ def mark(exam: Exam, logits: NDArray[np.float64]) -> Result:
         values[f"auc/{generator}"] = float(auc(fake[own | ~fake], means[scored][own | ~fake])[0])
         of_generator.append((losses[own].mean() + losses[~fake].mean()) / 2)
     values["failed"] = float(clips - scored.sum())
+    within = np.square(logits[known] - means[exam.owner[known]]).sum() / max(known.sum() - scored.sum(), 1)
+    values["window_deviation"] = float(np.sqrt(within))  # of a window from its clip: how much one alone can be off
     return Result(means, values, float(np.mean(of_generator)))
 
 
