@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from reports import answer, downloads, plots, strips, tables
 from reports.numbers import and_words, count_words, digits, write_count, write_number
 from reports.runs import Run, metric_order, open_runs, shots_words
-from thead_eval import plugins
+from thead_eval import plugins, spotting
 from thead_eval.errors import PluginError, RunError
 from thead_eval.judging import Progress
 from thead_eval.results import Failure
@@ -131,6 +131,9 @@ def definitions(runs: Sequence[Run]) -> list[Definition]:
     known = plugins.available("metric")
     found = []
     for name in metric_order(m.metric for run in runs for m in run.measurements):
+        if name == spotting.METRIC:  # of a detector, not a metric by itself
+            found.append(Definition(name, spotting.SUMMARY))
+            continue
         try:
             if name not in known:
                 raise PluginError(f"no metric is named '{name}'")

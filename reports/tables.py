@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from reports.differences import Change, compare
 from reports.numbers import DASH, Digits, count_words, digits, write_interval, write_number
 from reports.runs import Condition, Run, by_condition, calibrations, metric_order, same_data, shots_words
+from thead_eval import spotting
 from thead_eval.results import Measurement, direction
 
 Mark = Literal["best", "tie", ""]
@@ -51,6 +52,12 @@ FAMILIES = (
         "As a set",
         "Are the fakes, all taken together, distributed as real frames are?",
         ("fid", "kid", "fd_", "cmmd", "fvd"),
+    ),
+    Family(
+        "detector",
+        "To a detector",
+        "Of three frames of a person, two real and one fake, how often does a detector find the fake? 1/3 is chance.",
+        (spotting.METRIC,),
     ),
 )
 OTHERS = Family("other", "Other metrics", "Metrics of plug-ins.", ())

@@ -37,7 +37,17 @@ from thead_eval.judging import (
 from thead_eval.metrics.identity import calibrate
 from thead_eval.results import Failure, Measurement, write_measurements
 from thead_eval.run import RunFolder, open_run
-from thead_eval.types import FeatureMetric, FeatureNetwork, FeatureSet, FrameValues, Metric, PixelMetric, SetMetric
+from thead_eval.spotting import spot
+from thead_eval.types import (
+    Detector,
+    FeatureMetric,
+    FeatureNetwork,
+    FeatureSet,
+    FrameValues,
+    Metric,
+    PixelMetric,
+    SetMetric,
+)
 
 
 @dataclass
@@ -62,6 +72,7 @@ def score_run(
     make_pairs: Callable[[RunFolder, ProcessPoolExecutor | None], PairSet],
     workers: int,
     progress: Progress,
+    examiner: Detector | None = None,
 ) -> Outcome:
     """Open or continue a run folder, make its pairs, judge them, and write the record.
 
@@ -71,6 +82,7 @@ def score_run(
         make_pairs: Generates or finds what is judged, with the processes that it may use.
         workers: Processes; 1 works in this one.
         progress: Told of each step.
+        examiner: A detector that is asked to spot the fakes; see `thead_eval.spotting`.
 
     Raises:
         RunError: the folder holds something else or is full, a worker was killed, or no pair could be judged.
@@ -83,6 +95,12 @@ def score_run(
             write_pairs(run.path, pairs)
             run.record("scoring", config, pairs.dataset, {}, [])
             outcome = score_pairs(run, pairs, config["metrics"], config["seed"], config["device"], pool, progress)
+        if examiner is not None:
+            spotted, failures = spot(examiner, pairs, config["seed"], progress)
+            outcome.measurements += spotted
+            outcome.failures += failures
+            if sha256 := getattr(examiner, "sha256", None):
+                outcome.weights[f"detector {examiner.name}"] = sha256
         write_measurements(run.path, outcome.measurements)
         run.record("complete", config | {"sizes": outcome.sizes}, pairs.dataset, outcome.weights, outcome.failures)
     except OSError as error:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. Default: runs/<time>-score-<id>.")
 @click.option("--metrics", default="all", show_default=True, help="By name, with commas (see 'theval list metric').")
+@click.option("--detector", help="Also ask this detector which of three frames is fake: a name, file or folder.")
 @click.option("--device", default="cpu", show_default=True, help="Of the networks: cpu, cuda, cuda:1 ...")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the support frames and the intervals.")
 @click.option("--workers", type=click.IntRange(0), default=0, help="Processes. Default: one a core on a CPU.")
@@ -50,6 +51,7 @@ def command(
     pairs: Path | None,
     out: Path | None,
     metrics: str,
+    detector: str | None,
     device: str,
     seed: int,
     workers: int,
@@ -59,13 +61,15 @@ def command(
 
     With --data, each generator adapts to every person of the split on 1, 8 and 32 frames and reproduces 32 frames that
     it has not seen from their landmarks. With --fakes and --reals, clips that others made are judged. With --out alone,
-    a run that is there is judged again, with other --metrics if you like. An interrupted command, run again, continues.
+    a run that is there is judged again, with other --metrics if you like. With --detector, spot_rate says how often
+    that finds the fake among two real frames of the same person. An interrupted command, run again, continues.
 
     \b
     Examples:
       theval score --data dataset/ --generator copy --generator warp --shots 1,8,32 --out runs/controls
       theval score --fakes made/ --reals originals/ --out runs/theirs
       theval score --out runs/controls --metrics lpips_alex,fid
+      theval score --out runs/controls --detector efflite0
       theval report runs/controls -o report.html
     """
     from benchmarks.pairs import fingerprint, pair_by_name, pair_by_table
@@ -96,6 +100,13 @@ def command(
         click.echo(f"Continuing '{out}': what is there is kept; another --out starts anew.", err=True)
         earlier = read_run(out).config
     names = tuple(dict.fromkeys([*earlier.get("metrics", ()), *names]))
+    detector = detector or earlier.get("detector")
+    examiner = None
+    if detector:
+        from detectors.checkpoint import load_detector
+
+        detector = str(Path(detector).resolve()) if Path(detector).exists() else detector
+        examiner = load_detector(detector, device)
 
     with progress_bars() as progress:
         config: dict[str, Any]  # as JSON gives it back
@@ -130,9 +141,9 @@ def command(
             raise ConfigError(
                 "nothing to judge; name a dataset with --data, clips with --fakes and --reals, or an old run with --out"
             )
-        config |= {"metrics": list(names), "theval": __version__}
+        config |= {"metrics": list(names), "detector": detector, "theval": __version__}
         out = out or default_path("score")
-        outcome = score_run(out, config, make_pairs, workers, progress)
+        outcome = score_run(out, config, make_pairs, workers, progress, examiner)
     if as_json:
         click.echo((out / "measurements.json").read_text(), nl=False)
     else:
