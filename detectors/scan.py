@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
-from math import hypot
+from math import ceil, hypot
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +64,8 @@ class ScanSettings:
     per_second: float = 5.0  # frames of a track that are scored
     at_least: int = 32  # frames of a track that are scored where that many are there, as when it was validated
     min_frames: int = 12  # of a track; shorter ones are not judged
-    detect_every: int = 8  # frames of a video; between them faces are tracked
+    followed: float = 15.0  # frames a second on which faces are followed, at most
+    detect_every: int = 6  # of these frames; between them faces are tracked
     searched: int = 640  # pixels of the longer side of the pictures in which faces are searched
 
 
@@ -293,11 +294,12 @@ def _search(path: Path, settings: ScanSettings, least: int, progress: Progress) 
 
     def see(picture: Picture) -> None:
         nonlocal seen
-        seen += 1
+        seen += stride
         progress("tracking", seen, max(info.frames or seen, seen))
 
+    stride = max(1, ceil(info.fps / settings.followed))
     confident, every, searched = CONFIDENT["dlib"], settings.detect_every, settings.searched
-    search = search_video(path, info, *_backends(), confident, every, searched=searched, see=see)
+    search = search_video(path, info, *_backends(), confident, every, searched=searched, stride=stride, see=see)
     tracks = [piece for track in search.tracks for piece in split_by_reach(track.times(*search.scale))]
     tracks = [track for track in tracks if _side(track) >= SMALLEST]
     long = [track for track in tracks if len(track) >= least]
@@ -307,7 +309,7 @@ def _search(path: Path, settings: ScanSettings, least: int, progress: Progress) 
     if search.frames < least:
         return found._replace(outcome="too_short", reason=f"{search.frames} frames, {least} are needed")
     longest = max(map(len, tracks), default=0)
-    if longest < settings.detect_every:  # seen once, and not again: seldom a face
+    if longest < settings.detect_every * stride:  # seen once, and not again: seldom a face
         return found._replace(outcome="no_face", reason=f"no face that can be judged in {search.frames} frames")
     reason = f"no face could be followed for more than {longest} frames, {least} are needed"
     return found._replace(outcome="too_short", reason=reason)

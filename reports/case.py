@@ -36,7 +36,8 @@ SETTING_WORDS = {
     "per_second": "frames scored a second",
     "at_least": "frames scored at least",
     "min_frames": "shortest track, frames",
-    "detect_every": "frames between detections",
+    "followed": "frames followed a second, at most",
+    "detect_every": "of these, one in so many is searched for new faces",
     "searched": "faces sought at, pixels",
 }
 VERDICT_WORDS: dict[Verdict, str] = {"fake": "Fake", "inconclusive": "Inconclusive", "real": "Real"}

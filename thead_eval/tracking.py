@@ -97,6 +97,7 @@ def search_video(
     *,
     threads: int = 0,
     searched: int = SEARCHED,
+    stride: int = 1,
     see: Callable[[Picture], None] = lambda picture: None,
 ) -> FaceSearch:
     """Follow all faces through a video file.
@@ -107,9 +108,10 @@ def search_video(
         detector: See `track_faces`, as for the next three.
         landmarker: Takes its boxes.
         confident: The score from which a box alone begins a track.
-        every: Detect on every that many frames of a shot.
+        every: Detect on every that many of the frames of a shot that are searched.
         threads: Of the decoder; 0 = one a core.
         searched: Pixels of the longer side of the pictures in which faces are searched.
+        stride: Search every that many frames; those between have the points of the one before.
         see: Is given each picture that is searched, upright.
 
     Raises:
@@ -118,19 +120,27 @@ def search_video(
     shrink = max(1.0, max(info.width, info.height) / searched)
     small = round(info.width / shrink), round(info.height / shrink)
     width, height = small
+    frames = 0
 
     def pictures() -> Iterator[Picture]:
-        nonlocal width, height
+        nonlocal width, height, frames
         reformatter = VideoReformatter()
         for frame in decode_frames(path, threads):
+            frames += 1
+            if (frames - 1) % stride:
+                continue
             picture = np.ascontiguousarray(to_rgb(frame, *small, reformatter))
             height, width = picture.shape[:2]
             see(picture)
             yield picture
 
-    frames, tracks = track_faces(pictures(), detector, landmarker, confident, every)
+    _, tracks = track_faces(pictures(), detector, landmarker, confident, every)
     if not frames:
         raise MediaError(f"'{path}' holds no frames; download or export it again")
+    if stride > 1:
+        begins = [track.first_frame * stride for track in tracks]
+        points = [np.repeat(track.points, stride, axis=0) for track in tracks]
+        tracks = [Track(begin, own[: frames - begin]) for begin, own in zip(begins, points, strict=True)]
     upright = (info.width, info.height) if (width, height) == small else (info.height, info.width)
     return FaceSearch(frames, *upright, tracks, (upright[0] / width, upright[1] / height))
 
