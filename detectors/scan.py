@@ -11,7 +11,7 @@ from functools import cache
 from itertools import islice
 from math import ceil, hypot
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,6 +49,7 @@ SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES | {".gif"}
 SIZE = 256  # pixels a side of a crop, before the path that the detector's evidence took
 SMALLEST = 40  # pixels a side of a face's box; below, the crop shows the enlargement rather than the face
 CHUNK = 64  # frames of a track that are scored, and held, at a time
+RUNS = 8  # of a track by a detector that needs neighbouring frames, at least: an interval stands on them
 SHOWN = 3  # frames of a track that speak most for a fake, and are shown
 SHOWN_TRACKS = 6  # of a file, the most serious; the first with maps
 APART = 0.5  # seconds between two of those
@@ -135,12 +136,18 @@ def open_scanner(name: str | Path, device: torch.device, rate: float | None) -> 
         detector,
         note,
         int(detector.metadata.get("size", SIDE)),
-        detector.window,
+        _reach(detector),
         point,
         detector.calibrate,
         detector.interval,
         validation.get("window_deviation"),
     )
+
+
+def _reach(detector: TrainedDetector) -> int:
+    """Neighbouring frames that a logit needs, also where it takes only some of them."""
+    network: Any = detector.network  # Any: two plain attributes of every one of checkpoint.NETWORKS
+    return (int(network.window) - 1) * int(network.stride) + 1
 
 
 def _expit(value: float) -> float:
@@ -356,7 +363,7 @@ def _score_tracks(
             track,
             head_crop(track, found.width, found.height),
             choose_frames(track, found.fps, settings, scanner.window),
-            CHUNK if scanner.window == 1 else 2 * scanner.window,
+            CHUNK if scanner.window == 1 else scanner.window,
             [],
             [],
             [],
@@ -386,15 +393,14 @@ def _score_tracks(
 
 
 def choose_frames(track: Track, fps: float, settings: ScanSettings, window: int) -> list[int]:
-    """The frames of a track that are scored, spread over all of it; for a window, in runs of twice its length."""
+    """The frames of a track that are scored, spread over all of it; for a window, in runs of its length."""
     length = len(track)
     count = min(length, max(settings.at_least, round(length / fps * settings.per_second) if fps else 1))
     if window == 1:
         return [track.first_frame + place for place in spread(length, count)]
-    run = min(2 * window, length)
-    middles = spread(length, max(1, min(round(count / run), length // run)))
-    begins = [min(max(middle - run // 2, 0), length - run) for middle in middles]
-    return [track.first_frame + begin + place for begin in begins for place in range(run)]
+    runs = min(max(count // window, RUNS), length // window)
+    begins = [min(max(middle - window // 2, 0), length - window) for middle in spread(length, runs)]
+    return [track.first_frame + begin + place for begin in begins for place in range(window)]
 
 
 def _pictures(

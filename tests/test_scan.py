@@ -201,9 +201,9 @@ def test_frames_are_chosen_over_the_whole_track() -> None:
     assert (len(few), few[0], few[-1]) == (54, 12, 277)
     assert choose_frames(track, 5.0, SETTINGS, 1) == list(range(10, 280))
     runs = choose_frames(track, 25.0, SETTINGS, 8)
-    assert len(runs) == len(set(runs)) == 48
-    assert [b - a for a, b in pairwise(runs)].count(1) == 45  # three runs of 16
-    assert choose_frames(Track(0, np.zeros((9, 68, 2), np.float32)), 25.0, SETTINGS, 8) == list(range(9))
+    assert len(runs) == len(set(runs)) == 64
+    assert [b - a for a, b in pairwise(runs)].count(1) == 8 * 7
+    assert choose_frames(Track(0, np.zeros((9, 68, 2), np.float32)), 25.0, SETTINGS, 8) == list(range(8))
 
 
 def test_where_verdicts_begin() -> None:
