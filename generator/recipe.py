@@ -25,7 +25,7 @@ class MetaConfig:
     shots: tuple[int, int] = (8, 8)  # K, the support frames of a sample: log-uniform between these, both included
     embed: int = 8  # of them, how many E sees; the others are candidates of the hybrid output
     seed: int = 0
-    workers: int = 1  # threads that decode the frames of the next steps
+    workers: int = 1  # that read the frames of the next steps; see read_ahead
 
     # Optimisation: Adam.
     steps: int = 1_000_000
@@ -47,7 +47,7 @@ class MetaConfig:
     feature_matching: float = 10.0
     match: float = 10.0
     l1: float = 0.0  # of the frame
-    rgb: float = 0.0  # hybrid: L1 of the painted picture, so that it is one where the mask asks for it
+    rgb: float = 0.0  # hybrid: L1 and, at half size, content of what is painted: a picture where the mask wants one
     mask: float = 0.0  # hybrid: of the frame, how much is painted
     flow: float = 0.0  # hybrid: differences of neighbours in the residual flow
 

@@ -160,6 +160,7 @@ class Folded(nn.Module):
             self.up.append(FoldedBlock(block, next(parts)))
             if self.hybrid and len(G.up) - len(self.up) == 2:  # at a quarter of the size
                 self.flow_norm, self.to_flow = FoldedNorm(*next(parts).chunk(2)), _conv(G.to_flow)
+        self.skips = nn.ModuleList(_conv(skip) for skip in G.skips)
         self.last_norm = FoldedNorm(*next(parts).chunk(2))
         self.heads = _join(G.to_rgb, G.to_masks) if self.hybrid else _conv(G.to_rgb)
         self.shuffle = G.shuffle
@@ -238,14 +239,22 @@ class Folded(nn.Module):
     def trunk(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """RGB [B, 3, O, O], and of the hybrid masks [B, C + 1, S, S] and flow [B, 2C, S / 4, S / 4]: float32."""
         out = x.to(self.dtype, memory_format=torch.channels_last)
-        for block in (*self.down, *self.middle):
+        halved = [out]
+        for block in self.down:
+            halved.append(out := block(out))
+        for block in self.middle:
             out = block(out)
         flow = masks = out  # of output 'rgb' nobody looks at them
         for i, block in enumerate(self.up):
             out = block(out)
+            if i < len(self.skips):
+                out = out.add_(self.skips[i](halved[-2 - i]))
             if self.hybrid and len(self.up) - i == 3:
                 flow = MAX_SHIFT * torch.tanh(self.to_flow(self.flow_norm(out)).float())
-        heads = self.heads(self.last_norm(out)).to(torch.float32, memory_format=torch.contiguous_format)
+        out = self.last_norm(out)
+        if self.config.skips:
+            out = torch.cat([out, halved[0]], 1)
+        heads = self.heads(out).to(torch.float32, memory_format=torch.contiguous_format)
         painted = 3 * self.shuffle.upscale_factor**2
         rgb = self.shuffle(heads[:, :painted].tanh_())
         if self.hybrid:
@@ -294,10 +303,12 @@ class FoldedNorm(nn.Module):
         self.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        # CUDA, unlike a CPU, takes no bfloat16 with these in float32.
+        weight, bias = (p.to(x.dtype) if x.is_cuda else p for p in (self.weight, self.bias))
         # The same function twice: on CPUs and in channels_last, one is fast for large maps and one for small.
         if x.shape[-1] >= 32:
-            return F.relu_(F.group_norm(x, x.shape[1], self.weight, self.bias, EPS))
-        return F.relu_(F.instance_norm(x, weight=self.weight, bias=self.bias, eps=EPS))
+            return F.relu_(F.group_norm(x, x.shape[1], weight, bias, EPS))
+        return F.relu_(F.instance_norm(x, weight=weight, bias=bias, eps=EPS))
 
 
 def _fold_norm(norm: nn.Module, psi: Tensor | None = None) -> nn.Module:

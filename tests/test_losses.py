@@ -11,17 +11,20 @@ from generator import losses
 from generator.losses import (
     ContentLoss,
     EfficientNetLite0,
+    Square,
     adversarial_loss,
     caffe_vgg19,
     caffe_vggface,
     content_loss,
+    cut_faces,
     discriminator_loss,
     feature_matching_loss,
     load_content,
     match_loss,
 )
-from generator.networks import to_network
+from generator.networks import to_network, to_picture
 from thead_eval import weights
+from thead_eval.dlib_resnet import read_dlib_resnet
 from thead_eval.errors import ConfigError, WeightsCorrupt, WeightsMissing
 from thead_eval.synthetic import head_clip
 
@@ -37,6 +40,10 @@ def efflite0() -> ContentLoss:
 def heads() -> Tensor:
     """Four people [4, 3, 128, 128]."""
     return to_network(torch.cat([head_clip(person, frames=1, size=128)[0].frames for person in range(4)]))
+
+
+# Of the same four people [4, 68, 2].
+POINTS = torch.cat([head_clip(person, frames=1, size=128)[1].points for person in range(4)])
 
 
 # Adversarial terms.
@@ -86,28 +93,30 @@ def test_match_loss_pulls_both() -> None:
 
 def test_content_is_nothing_for_the_same_and_grows_with_blur(efflite0: ContentLoss, heads: Tensor) -> None:
     blurred = [F.avg_pool2d(heads, side, 1, side // 2) for side in (3, 7)]
-    little, much = (float(efflite0(picture, heads)) for picture in blurred)
-    assert float(efflite0(heads, heads)) == 0
-    assert 0 < little < much < float(efflite0(heads.flip(0), heads))
+    little, much = (float(efflite0(picture, heads, POINTS)) for picture in blurred)
+    assert float(efflite0(heads, heads, POINTS)) == 0
+    assert 0 < little < much < float(efflite0(heads.flip(0), heads, POINTS))
 
 
 def test_every_layer_counts_alike(heads: Tensor) -> None:
-    """Of another person's picture each of the six layers makes 1 / 10 to 1 / 3 of the loss."""
+    """Of another person's picture each of the six layers, and of the pooled features, makes 1 / 20 to 1 / 3 of it."""
     network = EfficientNetLite0().eval().requires_grad_(False)
     maps, others = network.maps(heads), network.maps(heads.flip(0))
     parts = torch.tensor([float((a - b).abs().mean() / b.abs().mean()) for a, b in zip(others, maps, strict=True)])
-    assert len(parts) == 6 and ((parts / parts.sum()) > 0.05).all() and ((parts / parts.sum()) < 0.34).all()
+    assert len(parts) == 7 and ((parts / parts.sum()) > 0.05).all() and ((parts / parts.sum()) < 0.34).all()
 
 
 def test_content_does_not_depend_on_the_batch(efflite0: ContentLoss, heads: Tensor) -> None:
-    whole = efflite0(heads.flip(0), heads)
-    alone = torch.stack([efflite0(a[None], b[None]) for a, b in zip(heads.flip(0), heads, strict=True)])
+    whole = efflite0(heads.flip(0), heads, POINTS)
+    alone = torch.stack(
+        [efflite0(a[None], b[None], POINTS[: len(b[None])]) for a, b in zip(heads.flip(0), heads, strict=True)]
+    )
     assert torch.allclose(whole, alone.mean(), rtol=1e-4)
 
 
 def test_content_moves_the_fake_and_nothing_else(efflite0: ContentLoss, heads: Tensor) -> None:
     fake, real = heads.flip(0).requires_grad_(), heads.clone().requires_grad_()
-    torch.autograd.backward(efflite0(fake, real))
+    torch.autograd.backward(efflite0(fake, real, POINTS[: len(real)]))
     assert fake.grad is not None and fake.grad.abs().sum() > 0 and real.grad is None
     network = efflite0.networks[0]
     assert not network.training and not any(parameter.requires_grad for parameter in network.parameters())
@@ -117,26 +126,63 @@ def test_descending_the_content_loss_is_possible(efflite0: ContentLoss, heads: T
     real = heads[:1]
     fake = F.avg_pool2d(real, 9, 1, 4).requires_grad_()
     optimizer = torch.optim.Adam([fake], 0.005)
-    before = float(efflite0(fake.detach(), real))
+    before = float(efflite0(fake.detach(), real, POINTS[: len(real)]))
     for _ in range(15):
         optimizer.zero_grad()
-        torch.autograd.backward(efflite0(fake, real))
+        torch.autograd.backward(efflite0(fake, real, POINTS[: len(real)]))
         optimizer.step()
-    assert float(efflite0(fake.detach(), real)) < 0.75 * before
+    assert float(efflite0(fake.detach(), real, POINTS[: len(real)])) < 0.75 * before
 
 
 def test_content_in_bfloat16_is_near_float32_and_finite(efflite0: ContentLoss, heads: Tensor) -> None:
     flat = torch.zeros_like(heads)
     for fake in (heads.flip(0), flat, flat + 1, flat - 1):
         fake = fake.clone().requires_grad_()
-        exact = efflite0(fake, heads)
+        exact = efflite0(fake, heads, POINTS)
         with torch.autocast("cpu", torch.bfloat16):
-            rounded = efflite0(fake, heads)
+            rounded = efflite0(fake, heads, POINTS)
         torch.autograd.backward(rounded)
         assert rounded.item() == pytest.approx(exact.item(), rel=0.03)
         assert fake.grad is not None and fake.grad.isfinite().all()
     with torch.autocast("cpu", torch.bfloat16):
-        assert efflite0(heads, flat).isfinite()
+        assert efflite0(heads, flat, POINTS).isfinite()
+
+
+def test_faces_are_cut_as_dlib_cuts_them(heads: Tensor) -> None:
+    import dlib
+
+    frames = to_picture(heads).permute(0, 2, 3, 1).contiguous().numpy()
+    for frame, points, cut in zip(frames, POINTS, cut_faces(heads, POINTS), strict=True):
+        left, top, right, bottom = (int(v) for v in (*points.min(0).values, *points.max(0).values))
+        parts = [dlib.point(round(x), round(y)) for x, y in points.tolist()]
+        shape = dlib.full_object_detection(dlib.rectangle(left, top, right, bottom), parts)
+        chip = torch.from_numpy(dlib.get_face_chip(frame, shape, size=150, padding=0.25)).permute(2, 0, 1)
+        inside = (slice(None), slice(30, 120), slice(30, 120))
+        near, other = (float((to_picture(x)[inside].float() - chip[inside]).abs().mean()) for x in (cut, cut.flip(2)))
+        assert near < 0.5 * other
+
+
+def test_the_face_network_is_the_metrics_own_and_sees_faces_alone(heads: Tensor) -> None:
+    content = load_content(["dlib_resnet"], CPU)
+    network = content.networks[0]
+    assert network.of_faces and len(network.maps(cut_faces(heads, POINTS))) == len(network.layer_weights)
+    descriptors = network.maps(cut_faces(heads, POINTS))[-1][:, :, 0, 0]  # [4, 128]
+    expected = read_dlib_resnet(weights.path("dlib_resnet"))((cut_faces(heads, POINTS) + 1) * 127.5)
+    assert torch.allclose(descriptors, expected, atol=1e-5)
+
+    corner = heads.clone()
+    corner[..., :6, :6] = 1  # outside of every face
+    assert content(corner, heads, POINTS) == 0
+    fake = heads.flip(0).requires_grad_()
+    loss = content(fake, heads, POINTS)
+    torch.autograd.backward(loss)
+    assert loss > 0 and fake.grad is not None and fake.grad.abs().sum() > 0 and fake.grad.isfinite().all()
+
+
+def test_a_square_is_all_that_counts(efflite0: ContentLoss, heads: Tensor) -> None:
+    other = heads.clone()
+    other[..., 64:, :] = 0
+    assert efflite0(other, heads, POINTS, Square(0, 0, 64)) == 0 < efflite0(other, heads, POINTS, Square(32, 0, 64))
 
 
 def vgg_state(layers: nn.Sequential) -> dict[str, Tensor]:
@@ -202,4 +248,4 @@ def test_unknown_names_say_so() -> None:
 
 def test_several_networks_add_up(efflite0: ContentLoss, heads: Tensor) -> None:
     twice = load_content(["efflite0", "efflite0"], CPU)
-    assert torch.allclose(twice(heads.flip(0), heads), 2 * efflite0(heads.flip(0), heads))
+    assert torch.allclose(twice(heads.flip(0), heads, POINTS), 2 * efflite0(heads.flip(0), heads, POINTS))

@@ -167,8 +167,9 @@ def test_stretch_and_noise_move_the_driving_landmarks_alone(footage: Footage) ->
     assert ((ratio > 0.8) & (ratio < 1.25)).all()
 
 
-def test_read_ahead_keeps_the_order_and_passes_errors_on() -> None:
-    assert list(read_ahead(lambda n: n * n, 3, 20, workers=3)) == [n * n for n in range(3, 20)]
+@pytest.mark.parametrize("workers", [1, 2])
+def test_read_ahead_keeps_the_order_and_passes_errors_on(workers: int) -> None:
+    assert list(read_ahead(lambda n: n * n, 3, 20, workers)) == [n * n for n in range(3, 20)]
 
     def fail(n: int) -> int:
         if n == 4:
@@ -177,7 +178,7 @@ def test_read_ahead_keeps_the_order_and_passes_errors_on() -> None:
 
     seen: list[int] = []
     with pytest.raises(DatasetError, match="broken"):
-        for value in read_ahead(fail, 0, 10, workers=2):
+        for value in read_ahead(fail, 0, 10, workers):
             seen.append(value)
     assert seen == [0, 1, 2, 3]
 

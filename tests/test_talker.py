@@ -21,6 +21,8 @@ HYBRID = NetworkConfig(output="hybrid", output_size=64, **SMALL)  # type: ignore
 CONFIGS = {
     "hybrid, twice the size": HYBRID,
     "hybrid, attention": replace(HYBRID, size=64, attention=True, down=4, residual=2),
+    "hybrid, skips": replace(HYBRID, skips=True),
+    "rgb, skips": NetworkConfig(output_size=64, skips=True, **SMALL),  # type: ignore[arg-type]
     "hybrid, one candidate": replace(HYBRID, output_size=32, candidates=1),
     "rgb": NetworkConfig(output_size=32, **SMALL),  # type: ignore[arg-type]
     "rgb, twice the size": NetworkConfig(output_size=64, **SMALL),  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ class Residual(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv2(F.relu_(self.conv1(x)))
+        y: Tensor = self.conv2(F.relu(self.conv1(x)))
         if self.stride > 1:
             # Here y has more channels than x, and where the side was even a row and a column less (3 of 8, 1 of 4).
             # dlib adds them with their first corners together, as if zeros filled up what either lacks.
@@ -60,12 +60,15 @@ class DlibResnet(nn.Module):
         self.descriptor = nn.Linear(256, 128, bias=False)
 
     def forward(self, chips: Tensor) -> Tensor:
-        mean = torch.tensor([MEAN_RED, MEAN_GREEN, MEAN_BLUE], device=chips.device)
-        x = (chips - mean[:, None, None]) / 256
-        x = F.max_pool2d(F.relu_(self.conv(x)), 3, stride=2)  # [B, 32, 35, 35]
-        x = self.blocks(x)  # [B, 256, 2, 2]
+        x = self.blocks(self.stem(chips))  # [B, 256, 2, 2]
         descriptor: Tensor = self.descriptor(x.mean(dim=(2, 3)))
         return descriptor
+
+    def stem(self, chips: Tensor) -> Tensor:
+        """Chips 0..255 to the first blocks' input [B, 32, 35, 35]."""
+        mean = torch.tensor([MEAN_RED, MEAN_GREEN, MEAN_BLUE], device=chips.device)
+        x = (chips - mean[:, None, None]) / 256
+        return F.max_pool2d(F.relu(self.conv(x)), 3, stride=2)
 
 
 def read_dlib_resnet(path: Path) -> DlibResnet:
