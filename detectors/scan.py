@@ -40,7 +40,7 @@ from thead_eval.sources import VIDEO_SUFFIXES
 from thead_eval.statistics import Interval
 from thead_eval.tracking import Crop, Track, cut_out, head_crop, search_video, split_by_reach
 from thead_eval.types import Clip, Detector
-from thead_eval.verdicts import DetectorNote, FileScan, OperatingPoint, Outcome, Shown, TrackScan, judge
+from thead_eval.verdicts import DetectorNote, FileScan, OperatingPoint, Outcome, Shown, TrackScan, judge, judge_file
 from thead_eval.weights import sha256_of
 
 IMAGE_SUFFIXES = frozenset(".avif .bmp .heic .heif .jpeg .jpg .jxl .png .tif .tiff .webp".split())
@@ -229,7 +229,7 @@ def scan_file(
         return replace(scan, outcome="unreadable", reason=str(error))
     except _DetectorFailed as error:
         return replace(scan, outcome="failed", reason=str(error))
-    return replace(scan, outcome="scored", tracks=tuple(tracks))
+    return replace(scan, outcome="scored", verdict=judge_file(tracks, scanner.point), tracks=tuple(tracks))
 
 
 def refuse_constant(files: Sequence[FileScan]) -> list[FileScan]:
@@ -240,7 +240,7 @@ def refuse_constant(files: Sequence[FileScan]) -> list[FileScan]:
         return list(files)
     reason = f"the detector gave the same number for every frame of {len(scored)} files"
     return [
-        replace(file, outcome="failed", reason=reason, tracks=()) if file.outcome == "scored" else file
+        replace(file, outcome="failed", reason=reason, verdict=None, tracks=()) if file.outcome == "scored" else file
         for file in files
     ]
 

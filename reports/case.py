@@ -21,6 +21,7 @@ from thead_eval.verdicts import (
     Verdict,
     count_outcomes,
     count_verdicts,
+    false_alarm,
 )
 
 COLOURS = 6  # .c0 to .c5 in report.css
@@ -143,7 +144,7 @@ def view_file(record: CaseRecord, number: int, file: FileScan) -> FileView:
         left_out=len(file.tracks) - len(shown),
         scale=_scale(record, file.deciding) if file.deciding else Markup(),
         plots=tuple(_curve(record, file, shown, width) for width in (1000, 360)) if video else (),
-        alarm=1 - (1 - record.point.rate) ** len(file.tracks) if record.point else None,
+        alarm=false_alarm(len(file.tracks), 1, record.point.rate) if record.point else None,
     )
 
 

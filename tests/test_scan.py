@@ -33,8 +33,10 @@ from thead_eval.verdicts import (
     count_outcomes,
     count_verdicts,
     decide,
+    false_alarm,
     file_row,
     judge,
+    judge_file,
 )
 
 POINT = OperatingPoint(0.05, fake=1.0, real=-1.0)
@@ -133,7 +135,7 @@ def test_a_bright_face_is_fake_and_a_dark_one_real(folder: Path) -> None:
 def test_each_of_two_faces_is_judged_and_the_worse_decides(folder: Path) -> None:
     file = scan(folder / "two.mp4")
     assert [track.verdict for track in file.tracks] == ["fake", "real"]
-    assert file.deciding == file.tracks[0]
+    assert file.deciding == file.tracks[0] and file.verdict == "fake"
     assert file.tracks[0].crop.x + file.tracks[0].crop.side <= file.tracks[1].crop.x + 20
 
 
@@ -216,6 +218,17 @@ def test_where_verdicts_begin() -> None:
     apart = OperatingPoint(0.05, fake=-1.0, real=1.0)  # no real video scored above -1, and no fake below 1
     assert [verdict(v, v, v, apart) for v in (-2, 0, 2)] == ["real", "inconclusive", "fake"]
     assert judge(np.full(20, 9, np.float32), np.arange(20) / 25, None)[0] == "inconclusive"
+
+
+def test_a_film_of_many_faces_is_not_fake_by_chance() -> None:
+    track = TrackScan(0, 2, 25.0, Crop(0, 0, 9), (0, 1), (0.5, 0.5), (0.6, 0.6), 0.5, "real", 0.6, None, None)
+    fake = replace(track, verdict="fake", logit=2.0)
+    assert false_alarm(5, 1, 0.05) == pytest.approx(0.2262, abs=1e-4)
+    assert judge_file([track] * 4 + [fake], POINT) == "fake"
+    assert judge_file([track] * 99 + [fake], POINT) == "inconclusive"
+    assert judge_file([track] * 80 + [fake] * 20, POINT) == "fake"
+    assert judge_file([track] * 100, POINT) == "real"
+    assert judge_file([track, replace(track, verdict="inconclusive")], POINT) == "inconclusive"
 
 
 def test_the_interval_of_frames_that_vary_slowly_is_wide() -> None:

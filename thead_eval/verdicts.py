@@ -8,6 +8,7 @@ reach on which the detector was validated, `real` below a score that at most the
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import comb
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -88,12 +89,13 @@ class FileScan:
     height: int = 0
     fps: float = 0.0  # 0: a picture
     frames: int = 0
+    verdict: Verdict | None = None  # see `judge_file`
     tracks: tuple[TrackScan, ...] = ()
     marks: tuple[Mark, ...] = field(default=())
 
     @property
     def deciding(self) -> TrackScan | None:
-        """The track that the file's verdict is: of the most serious verdict, the one with the highest score."""
+        """The track whose probability is the file's: of the most serious verdict, the highest score."""
         return min(self.tracks, key=lambda track: track.seriousness, default=None)
 
 
@@ -139,6 +141,24 @@ def decide(score: Interval, point: OperatingPoint) -> Verdict:
     return "real" if high < min(point.fake, point.real) else "inconclusive"
 
 
+def judge_file(tracks: Sequence[TrackScan], point: OperatingPoint | None) -> Verdict:
+    """The most serious verdict of a file's tracks, at least one.
+
+    In a film of so many tracks that among real ones a false alarm is likelier than none, that would say little. There,
+    `fake` needs more fake tracks than chance gives at the stated rate; with fewer the file is `inconclusive`.
+    """
+    worst = min(tracks, key=lambda track: track.seriousness).verdict
+    fakes = sum(track.verdict == "fake" for track in tracks)
+    if fakes and point and false_alarm(len(tracks), 1, point.rate) > 0.5:
+        return "fake" if false_alarm(len(tracks), fakes, point.rate) <= point.rate else "inconclusive"
+    return worst
+
+
+def false_alarm(tracks: int, fakes: int, rate: float) -> float:
+    """The chance that of so many real tracks at least `fakes` are called fake, if each is at that rate by itself."""
+    return 1 - sum(comb(tracks, n) * rate**n * (1 - rate) ** (tracks - n) for n in range(fakes))
+
+
 def count_outcomes(files: Sequence[FileScan]) -> dict[str, int]:
     """How many files had each outcome; together they are all files."""
     counts = Counter(file.outcome for file in files)
@@ -147,7 +167,7 @@ def count_outcomes(files: Sequence[FileScan]) -> dict[str, int]:
 
 def count_verdicts(files: Sequence[FileScan]) -> dict[str, int]:
     """How many of the scored files got each verdict."""
-    counts = Counter(file.deciding.verdict for file in files if file.deciding is not None)
+    counts = Counter(file.verdict for file in files)
     return {verdict: counts[verdict] for verdict in VERDICTS}
 
 
@@ -159,7 +179,7 @@ def file_row(file: FileScan) -> dict[str, Any]:  # Any: JSON
         "sha256": file.sha256,
         "outcome": file.outcome,
         "reason": file.reason,
-        "verdict": track and track.verdict,
+        "verdict": file.verdict,
         "probability": track and _round(track.probability),
         "low": track and _round(track.low),
         "high": track and _round(track.high),
@@ -188,7 +208,7 @@ def _track_row(track: TrackScan) -> dict[str, Any]:  # Any: JSON
 
 
 def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    return None if value is None else round(value, 6)
 
 
 @dataclass(frozen=True)

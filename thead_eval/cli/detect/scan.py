@@ -105,7 +105,7 @@ def command(
 
 
 def _exit_code(scans: "Sequence[FileScan]") -> int:
-    verdicts = {scan.deciding.verdict if scan.deciding else "not scored" for scan in scans}
+    verdicts = {scan.verdict for scan in scans}  # None: not scored
     if "fake" in verdicts:
         return FAKE
     return 0 if verdicts == {"real"} else OPEN
@@ -168,11 +168,11 @@ def _print(scans: "Sequence[FileScan]", scanner: "Scanner") -> None:
     for scan in scans:
         track, name = scan.deciding, escape(os.path.relpath(scan.path, shared))
         marks = " ".join(dict.fromkeys(mark.kind for mark in scan.marks))
-        if track is None:
+        if track is None or scan.verdict is None:
             table.add_row(name, f"[dim]{scan.outcome}[/]", "", "", "", marks)
             continue
         between = "" if track.low is None else f"{track.low:.3f}-{track.high:.3f}"
-        verdict = f"[{colours[track.verdict]}]{track.verdict}[/]"
+        verdict = f"[{colours[scan.verdict]}]{scan.verdict}[/]"
         table.add_row(name, verdict, f"{track.probability:.3f}", between, str(len(scan.tracks)), marks)
     console.print(table)
     for scan in scans:
