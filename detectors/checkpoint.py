@@ -34,6 +34,13 @@ BATCH = 32  # frames at a time
 NETWORKS = {
     "efflite0": "detectors.efflite0:EfficientNetLite0",
     "sbi": "detectors.sbi:SelfBlended",
+    "srm": "detectors.srm:Residual",
+    "temporal": "detectors.temporal:Thumbnails",
+    "xception": "detectors.backbone:Xception",
+    "timm": "detectors.backbone:Backbone",
+    "spectrum": "detectors.spectrum:Spectrum",
+    "landmarks": "detectors.landmarks:Motion",
+    "ensemble": "detectors.ensemble:Ensemble",
 }
 
 
@@ -55,6 +62,11 @@ class TrainedDetector:
         """Whose fakes it was trained on."""
         return tuple(json.loads(self.metadata["generators"]))
 
+    @property
+    def described(self) -> dict[str, Any]:  # Any: JSON
+        """What `build` makes such a network of."""
+        return {"detector": self.name, "network": json.loads(self.metadata["network"])}
+
     @cached_property
     def _known(self) -> frozenset[str]:
         return frozenset(json.loads(self.metadata["identities"]))
@@ -66,8 +78,8 @@ class TrainedDetector:
     @property
     def window(self) -> int:
         """How many consecutive frames a logit needs."""
-        window: int = self.network.window  # type: ignore[assignment]  # a plain attribute of the module
-        return window
+        kind: Any = self.network  # Any: what NETWORKS says of networks
+        return int((kind.window - 1) * kind.stride + 1)
 
     @torch.no_grad()
     def logits(self, frames: Tensor) -> Tensor:

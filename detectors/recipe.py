@@ -71,15 +71,16 @@ def read_recipe(detector: str, config: Path | None = None, changes: Mapping[str,
         ConfigError: there is no such detector or file, or a setting is unknown or out of range.
     """
     name, _, backbone = detector.partition(":")
+    kind = find_class(name)
     known = {
-        "network": list(inspect.signature(find_class(name)).parameters),
+        "network": list(inspect.signature(kind).parameters),
         "train": [field.name for field in fields(TrainConfig)],
         "augmentation": [field.name for field in fields(Augmentation)],
     }
     sections = read_sections([config] if config else [], known)
     if backbone:
         sections["network"]["backbone"] = backbone
-    sections["train"] |= changes or {}
+    sections["train"] = getattr(kind, "defaults", {}) | sections["train"] | dict(changes or {})
     try:
         return Recipe(
             name, sections["network"], TrainConfig(**sections["train"]), Augmentation(**sections["augmentation"])

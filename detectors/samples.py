@@ -58,7 +58,7 @@ class Footage:
     @cached_property
     def faces_of(self) -> dict[str, NDArray[np.int64]]:
         """Those of them that have landmarks."""
-        known: NDArray[np.bool_] = np.isfinite(self.points.reshape(len(self.points), -1)).all(axis=1)
+        known = np.isfinite(self.points).reshape(len(self.points), -1).min(axis=1)
         return {name: rows[known[rows]] for name, rows in self.reals_of.items() if known[rows].any()}
 
     @cached_property

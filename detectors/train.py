@@ -81,8 +81,9 @@ def new_state(recipe: Recipe, device: torch.device) -> State:
         network.start()  # type: ignore[operator]  # a method
     network = network.to(device).to(memory_format=torch.channels_last)
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    head = [parameter for name, parameter in network.named_parameters() if name.startswith("head.")]
-    rest = [parameter for name, parameter in network.named_parameters() if not name.startswith("head.")]
+    learnt = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    head = [parameter for name, parameter in learnt if name.startswith("head.")]
+    rest = [parameter for name, parameter in learnt if not name.startswith("head.")]
     groups = [{"params": rest, "times": 1.0}, {"params": head, "times": HEAD}]
     optimizer = torch.optim.AdamW(groups, recipe.train.lr, weight_decay=recipe.train.weight_decay, fused=True)
     return State(network, average, optimizer)
@@ -246,7 +247,10 @@ def read_all(
         lacking = "real clips" if not footage.reals_of else "landmarks of real clips" if kind.blends else "fakes"
         raise DatasetError(f"the split 'train' holds no {lacking}; name more with --data or --fakes")
     validation = read_windows(
-        evidence.of("val"), out / "frames" / "val.npy", config.validation_frames, tell=partial(read, "to validate on")
+        evidence.of("val").judged(),
+        out / "frames" / "val.npy",
+        config.validation_frames,
+        tell=partial(read, "to validate on"),
     )
     return footage, prepare_exam(validation, blends=kind.blends, seed=config.seed)
 

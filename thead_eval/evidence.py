@@ -87,6 +87,15 @@ class Evidence:
         """All but the fakes of these generators."""
         return Evidence(tuple(item for item in self.items if item.generator not in generators), self.size)
 
+    def judged(self) -> "Evidence":
+        """Without the clips of a dataset of which a folder holds the frames that fakes reproduce.
+
+        Those frames are as many and coded as the fakes, and nobody is there twice.
+        """
+        cut = {(item.identity, item.source) for item in self.items if item.label == "real" and not item.clip}
+        kept = (item for item in self.items if not item.clip or (item.identity, item.source) not in cut)
+        return Evidence(tuple(kept), self.size)
+
     def frames(self, item: Item, count: int) -> Clip:
         """At most `count` frames, spread over the whole clip: see `spread` and `read`."""
         return self.read(item, spread(item.frames, count))
@@ -160,8 +169,7 @@ def read_evidence(dataset: Dataset | None, fakes: Sequence[Path], *, whole: bool
     Args:
         dataset: Its real clips.
         fakes: Folders.
-        whole: The dataset's clips of people of whom a folder holds the frames that fakes reproduce, too: there is more
-            to learn from. Without, only those frames are there, as many and coded as the fakes.
+        whole: All clips of the dataset, from which there is more to learn; without, see `Evidence.judged`.
 
     Raises:
         DatasetError: a folder is missing, unreadable or holds nothing, two items share an id, or one is no head crop.
@@ -180,9 +188,6 @@ def read_evidence(dataset: Dataset | None, fakes: Sequence[Path], *, whole: bool
             added += _dataset_items(open_dataset(folder), f"{folder.name}/")
         else:
             added += _folder_items(folder)
-    if not whole:
-        cut = {(item.identity, item.source) for item in added if item.label == "real"}
-        items = [item for item in items if (item.identity, item.source) not in cut]
     items += [replace(item, split=known.get(item.identity, item.split)) for item in added]
     if not items:
         raise DatasetError("there is neither a real clip nor a fake; give --data DATASET, and --fakes FOLDER")
@@ -191,7 +196,8 @@ def read_evidence(dataset: Dataset | None, fakes: Sequence[Path], *, whole: bool
         if item.id in seen:
             raise DatasetError(f"two clips are called '{item.id}'; rename one of the folders that hold them")
         seen.add(item.id)
-    return Evidence(tuple(items), min(item.size for item in items))
+    evidence = Evidence(tuple(items), min(item.size for item in items))
+    return evidence if whole else evidence.judged()
 
 
 def _dataset_items(dataset: Dataset, prefix: str) -> Iterator[Item]:

@@ -1,7 +1,9 @@
 """theval detect train: a detector that learns from real clips and fakes."""
 
 import json
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -68,8 +70,12 @@ def command(
 
     import torch
 
+    from detectors.checkpoint import find_class
+    from detectors.ensemble import assemble
+    from detectors.fit import fit
     from detectors.recipe import read_recipe
     from detectors.train import train
+    from thead_eval.cli.options import refuse
     from thead_eval.cli.progress import training_bars
     from thead_eval.data import open_dataset
     from thead_eval.errors import ConfigError, TrainingFailed
@@ -89,24 +95,34 @@ def command(
     leads = fabric.global_rank == 0
     with training_bars(leads) as bars:
         try:
-            ending = train(
-                recipe,
-                evidence,
-                out,
-                fabric,
-                resume=resume,
-                hours=hours,
-                tell=bars.tell,
-                read=bars.read,
-                say=bars.say,
-            )
+            if hasattr(find_class(recipe.detector), "fits_on"):
+                refuse(click.get_current_context(), ("steps", "hours", "batch", "precision", "resume"), "a network")
+                module = None
+                if recipe.detector == "ensemble":
+                    config_of_members, module = assemble(member)
+                    recipe = replace(recipe, network=config_of_members)
+                ending = fit(recipe, evidence, out, fabric.device, module=module, read=bars.read, say=bars.say)
+            else:
+                ending = train(
+                    recipe,
+                    evidence,
+                    out,
+                    fabric,
+                    resume=resume,
+                    hours=hours,
+                    tell=bars.tell,
+                    read=bars.read,
+                    say=bars.say,
+                )
         except TrainingFailed as error:
             raise click.ClickException(str(error)) from None
     if leads and as_json:
         click.echo(json.dumps(ending._asdict(), indent=1))
     elif leads:
-        best = f"; best at step {ending.best_step}, log-loss {ending.best:.4f}" if ending.best_step else ""
-        click.echo(f"step {ending.step}, {ending.seconds / 3600:.2f} hours{best}: '{out}'")
+        made = f"step {ending.step}, " if ending.step else ""
+        best = f"; best at step {ending.best_step}" if ending.best_step else ""
+        loss = f", validation log-loss {ending.best:.4f}" if math.isfinite(ending.best) else ""
+        click.echo(f"{made}{ending.seconds / 3600:.2f} hours{best}{loss}: '{out}'")
     if ending.signal is not None:
         if leads:
             click.echo("stopped and saved; the same command with --resume continues", err=True)

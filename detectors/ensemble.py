@@ -1,0 +1,66 @@
+"""Several trained detectors as one: a line through their calibrated logits, and all of them in one file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from detectors.checkpoint import TrainedDetector, build, load_detector
+from detectors.linear import Line
+from thead_eval.errors import ConfigError
+
+
+class Ensemble(nn.Module):
+    """The members judge alone; a frame that one of them cannot score is not scored."""
+
+    stride = 1
+    fits_on = "val"  # as the members have learnt the others by heart
+    defaults: ClassVar = {"validation_frames": 3}
+
+    def __init__(self, members: Sequence[Mapping[str, Any]] = ()) -> None:  # Any: what `build` needs
+        super().__init__()
+        if len(members) < 2:
+            raise ConfigError(f"an ensemble of {len(members)} detectors is none; name two or more with --member")
+        self.members = nn.ModuleList([build(member["detector"], member["network"]) for member in members])
+        kinds: list[Any] = list(self.members)  # Any: what checkpoint.NETWORKS says of networks
+        self.window = max(8, *((kind.window - 1) * kind.stride + 1 for kind in kinds))
+        self.line = Line(len(members))
+        self.register_buffer("platt", torch.ones(len(members), 2))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """uint8 [T, 3, H, W], consecutive, to logits [T]."""
+        return self.line(self.tell_apart(frames))  # type: ignore[no-any-return]  # what Line gives
+
+    def tell_apart(self, frames: Tensor) -> Tensor:
+        """[T, M] each member's calibrated logits."""
+        logits = torch.stack([member(frames).float().to(frames.device) for member in self.members], dim=1)
+        platt = self.get_buffer("platt")
+        return logits * platt[:, 0] + platt[:, 1]
+
+    def measure(self, windows: Tensor) -> Tensor:
+        """Windows uint8 [B, W, 3, H, W] to [B, M]: the means over their frames."""
+        return torch.stack([self.tell_apart(window).mean(dim=0) for window in windows])
+
+
+def assemble(paths: Sequence[Path]) -> tuple[dict[str, Any], Ensemble]:  # Any: JSON
+    """What `build` needs, and the ensemble with its members' weights in place.
+
+    Raises:
+        ConfigError: there are fewer than two, or one is not a detector that theval trained.
+        CheckpointError: a file is no detector's.
+    """
+    members: list[TrainedDetector] = []
+    for path in paths:
+        detector = load_detector(path)
+        if not isinstance(detector, TrainedDetector):
+            raise ConfigError(f"--member {path} is a plug-in; name files or folders of 'theval detect train'")
+        members.append(detector)
+    config = {"members": [member.described for member in members]}
+    ensemble = Ensemble(**config)
+    for own, member in zip(ensemble.members, members, strict=True):
+        own.load_state_dict(member.network.state_dict())
+    platt = [[member.calibration.a, member.calibration.b] for member in members]
+    ensemble.get_buffer("platt").copy_(torch.tensor(platt))
+    return config, ensemble

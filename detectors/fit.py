@@ -1,0 +1,161 @@
+"""Detectors that are fitted at once: numbers are measured in each window, and a line is drawn through them.
+
+RUN/best.safetensors   the detector, calibrated on validation people
+RUN/frames/            the frames that were measured, read once; may be deleted
+"""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+from torch import nn
+
+from detectors.checkpoint import build
+from detectors.exam import Exam, mark, prepare_exam
+from detectors.linear import Line
+from detectors.recipe import Recipe
+from detectors.samples import Footage, Sample, read_footage, read_pictures
+from detectors.train import Ending, save_fitted
+from thead_eval.errors import DatasetError, RunError
+from thead_eval.evidence import SIDE, Evidence
+
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the logistic regression, its C: validation chooses
+FOLDS = 5  # of validation people, where the line itself is drawn through them
+BATCH = 16  # windows at a time
+
+Read = Callable[[str, int, int], None]  # what is being done, done, of how many
+Numbers = NDArray[np.float64]  # [N, D] a window each; NaN in the rows that could not be measured
+
+
+def fit(
+    recipe: Recipe,
+    evidence: Evidence,
+    out: Path,
+    device: torch.device,
+    *,
+    module: nn.Module | None = None,
+    read: Read = lambda what, done, of: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Ending:
+    """Measure, draw the line, calibrate. `module` is the detector where it holds more than `build` makes.
+
+    Raises:
+        RunError: `out` holds a detector already.
+        DatasetError: there are no reals or no fakes to learn from or to validate on.
+    """
+    begin = time.monotonic()
+    path = out / "best.safetensors"
+    if path.exists():
+        raise RunError(f"'{out}' already holds a detector; name another folder with -o")
+    out.mkdir(parents=True, exist_ok=True)
+    network = (module or build(recipe.detector, recipe.network)).eval().to(device)
+    kind: Any = network  # Any: what checkpoint.NETWORKS says of fitted detectors
+    windows = partial(read_footage, window=kind.window, stride=kind.stride)
+    folder = out / "frames"
+    validation = windows(
+        evidence.of("val").judged(),
+        folder / "val.npy",
+        recipe.train.validation_frames,
+        tell=partial(read, "to validate on"),
+    )
+    exam = prepare_exam(validation, blends=False, seed=recipe.train.seed)
+    held_out = measure(kind, exam.footage, exam.samples, device, partial(read, "measured, to validate on"))
+    if kind.fits_on == "val":
+        logits = _fit_across(kind.line, exam, held_out)
+    else:
+        footage = windows(
+            evidence.of("train"), folder / "train.npy", recipe.train.frames, tell=partial(read, "to learn from")
+        )
+        samples = [Sample(row, bool(fake), None) for row, fake in enumerate(footage.fake)]
+        numbers = measure(kind, footage, samples, device, partial(read, "measured, to learn from"))
+        logits = _fit_on_others(kind.line, footage, numbers, exam, held_out)
+    result = mark(exam, logits)
+    failed = int(result.values["failed"])
+    say(f"validation log-loss {result.score:.4f}, auc {result.values['auc']:.3f}, {failed} clips failed")
+    seconds = time.monotonic() - begin
+    more = {"steps": "0", "seconds": f"{seconds:.1f}", "evidence": evidence.sha256}
+    save_fitted(path, recipe.detector, recipe.network, network, evidence, exam, result, asdict(recipe), more)
+    return Ending(0, seconds, None, result.score, 0)
+
+
+@torch.no_grad()
+def measure(
+    kind: Any,  # Any: as in `fit`
+    footage: Footage,
+    samples: list[Sample] | tuple[Sample, ...],
+    device: torch.device,
+    tell: Callable[[int, int], None],
+) -> Numbers:
+    """The numbers of each window [N, D]."""
+    rows = []
+    for first in range(0, len(samples), BATCH):
+        some = samples[first : first + BATCH]
+        rows.append(kind.measure(read_pictures(footage, some, SIDE).to(device)).double().cpu())
+        tell(first + len(some), len(samples))
+    numbers: Numbers = torch.cat(rows).numpy()
+    return numbers
+
+
+def _fit_on_others(
+    line: Line, footage: Footage, numbers: Numbers, exam: Exam, held_out: Numbers
+) -> NDArray[np.float64]:
+    """Draw the line through the people to learn from, as strongly as validation likes best; validation's logits."""
+    known = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
+    makers = np.array([item.generator for item in footage.items])[footage.owner]
+    fake = footage.fake[known]
+    if fake.all() or not fake.any():
+        raise DatasetError(
+            f"of {len(numbers)} windows to learn from {known.sum()} could be measured, none real or none fake; name "
+            "more with --data and --fakes"
+        )
+    weights = _balance(fake, makers[known])
+    best: tuple[float, Line, NDArray[np.float64]] | None = None
+    for strength in STRENGTHS:
+        line.draw(numbers[known], fake, weights, strength)
+        logits = _judge(line, held_out)
+        score = mark(exam, logits).score
+        if best is None or score < best[0]:
+            best = score, copy.deepcopy(line), logits
+    assert best is not None
+    line.load_state_dict(best[1].state_dict())
+    return best[2]
+
+
+def _fit_across(line: Line, exam: Exam, numbers: Numbers) -> NDArray[np.float64]:
+    """Draw the line through validation people; the logits of each are by a line that was drawn without them."""
+    known = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
+    fake, makers = exam.fake[exam.owner], np.array(exam.generators)[exam.owner]
+    names = np.array(exam.identities)[exam.owner]
+    rows = np.flatnonzero(known)
+    logits = np.full(len(numbers), np.nan)
+    for learnt, judged in StratifiedGroupKFold(FOLDS).split(numbers[rows], fake[rows], names[rows]):
+        others, own = rows[learnt], rows[judged]
+        line.draw(numbers[others], fake[others], _balance(fake[others], makers[others]), 1.0)
+        logits[own] = _judge(line, numbers[own])
+    line.draw(numbers[rows], fake[rows], _balance(fake[rows], makers[rows]), 1.0)
+    return logits
+
+
+def _balance(fake: NDArray[np.bool_], makers: NDArray[np.str_]) -> NDArray[np.float64]:
+    """Weights by which reals count as much as fakes, and each generator as much as another; 1 in the mean."""
+    weights = np.empty(len(fake))
+    generators = np.unique(makers[fake])
+    weights[~fake] = 0.5 / max((~fake).sum(), 1)
+    for generator in generators:
+        own = makers == generator
+        weights[own] = 0.5 / len(generators) / own.sum()
+    return weights * len(fake)
+
+
+@torch.no_grad()
+def _judge(line: Line, numbers: Numbers) -> NDArray[np.float64]:
+    logits: NDArray[np.float64] = line(torch.from_numpy(numbers).float()).double().numpy()
+    return logits

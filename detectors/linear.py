@@ -1,0 +1,34 @@
+"""A logit from a few numbers: a logistic regression, kept as tensors."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+
+class Line(nn.Module):
+    """A logit from numbers that are brought to mean 0 and deviation 1."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(count))
+        self.register_buffer("scale", torch.ones(count))
+        self.register_buffer("weight", torch.zeros(count))
+        self.register_buffer("bias", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] to [...]; NaN where one of the numbers is."""
+        mean, scale, weight, bias = (self.get_buffer(name) for name in ("mean", "scale", "weight", "bias"))
+        logits: Tensor = ((x - mean) / scale) @ weight + bias
+        return logits
+
+    def draw(
+        self, numbers: NDArray[np.float64], fake: NDArray[np.bool_], weights: NDArray[np.float64], C: float
+    ) -> None:
+        """Fit to rows [N, D] without NaN."""
+        mean, scale = numbers.mean(axis=0), numbers.std(axis=0)
+        scale[scale == 0] = 1.0
+        fit = LogisticRegression(C=C, max_iter=1000).fit((numbers - mean) / scale, fake, weights)
+        for name, value in (("mean", mean), ("scale", scale), ("weight", fit.coef_[0]), ("bias", fit.intercept_)):
+            self.get_buffer(name).copy_(torch.from_numpy(np.asarray(value)))

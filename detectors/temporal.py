@@ -1,0 +1,44 @@
+"""EfficientNet-Lite0 on four frames at once, laid out as one picture: TALL (Xu et al., ICCV 2023)."""
+
+import torch
+from torch import Tensor
+
+from detectors.efflite0 import EfficientNetLite0, resize
+from thead_eval.features import efflite0_input
+
+
+class Thumbnails(EfficientNetLite0):
+    """Every second of seven consecutive frames as a 2 x 2 picture, so that what differs between them is in sight."""
+
+    window = 4
+    stride = 2
+
+    def __init__(self, size: int = 112) -> None:
+        super().__init__(size)  # of each of the four
+
+    @property
+    def reach(self) -> int:
+        """Frames from the first to the last of a window."""
+        return (self.window - 1) * self.stride + 1
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """uint8 [T, 3, H, W], consecutive, to logits [T]: each frame that of its window, or NaN."""
+        T = len(frames)
+        if self.reach > T:
+            return torch.full((T,), torch.nan, device=frames.device)
+        starts = [min(start, T - self.reach) for start in range(0, T, self.reach)]
+        taken = [start + n * self.stride for start in starts for n in range(self.window)]
+        windows = frames[taken].view(len(starts), self.window, *frames.shape[1:])
+        return self.learn(windows).repeat_interleave(self.reach)[_own(starts, T, self.reach)]
+
+    def learn(self, windows: Tensor) -> Tensor:
+        """Windows uint8 [B, 4, 3, H, W] to logits [B]."""
+        x = resize(windows.flatten(0, 1), self.size)  # [B * 4, 3, S, S]
+        x = x.view(*windows.shape[:2], *x.shape[1:])
+        rows = [torch.cat([x[:, n], x[:, n + 1]], dim=3) for n in (0, 2)]
+        return self.judge(efflite0_input(torch.cat(rows, dim=2)))  # [B, 3, 2S, 2S]
+
+
+def _own(starts: list[int], frames: int, reach: int) -> list[int]:
+    """For each frame, where its window's logit stands among logits that are repeated `reach` times each."""
+    return [min(frame // reach, len(starts) - 1) * reach for frame in range(frames)]
