@@ -20,6 +20,7 @@ VERBS = {
     "export": "A talker or a detector as an ONNX file that runs without torch.",
     "score": "Fakes against real frames: FID, SSIM, CSIM, landmarks.",
     "report": "Runs to one HTML file.",
+    "card": "A checkpoint, its training and its runs to a model card.",
     "weights": "Pretrained files: list, fetch, verify, import, mirror.",
     "list": "Metrics, feature networks, generators and detectors by name.",
     "doctor": "What works on this machine.",

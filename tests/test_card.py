@@ -1,0 +1,85 @@
+"""`theval card`: every number in it stands in a file, and nothing else does."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from tests.test_report import PEOPLE, make_run, measurements_of, record_of
+from thead_eval.cli import theval
+from thead_eval.tensors import write_tensors
+from thead_eval.weights import sha256_of
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("card") / "small.safetensors"
+    tensors = {"E.conv.weight": torch.zeros(300, 1000), "G.P.weight": torch.zeros(1000, 1200)}
+    metadata = {"format": "theval generator 1", "steps": "1500", "seconds": "5400.0", "meta": json.dumps({"lr": 7e-4})}
+    write_tensors(path, tensors, metadata, half=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("training")
+    told = {"command": ["theval", "train", "--data", "/home/me/dataset"], "device": "cpu", "processes": 1}
+    (folder / "training.json").write_text(json.dumps({**told, "packages": {"torch": "2.14.1", "absent": None}}))
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["step", "name", "value"])
+        rows.writerow([0, "warp/l1/8", 14.0])
+        rows.writerows([step, "l1/8", 14.2 - step / 1000] for step in (500, 1000, 1500))
+    return folder
+
+
+def card(*arguments: object) -> Result:
+    return CliRunner().invoke(theval, ["card", *map(str, arguments)])
+
+
+def test_the_file_and_its_training_are_told(checkpoint: Path, training: Path, tmp_path: Path) -> None:
+    about = tmp_path / "about.md"
+    about.write_text("## What it is for\n\nTests.")
+    ran = card(checkpoint, "-o", tmp_path / "card.md", "--training", training, "--about", about)
+    assert ran.exit_code == 0, ran.output
+    text = (tmp_path / "card.md").read_text()
+    assert text.index("What it is for") < text.index("The file")
+    for told in (sha256_of(checkpoint), "E 0.30 M, G 1.20 M", "1500 steps in 1.50 hours", "lr 0.0007", "torch 2.14.1"):
+        assert told in text
+    assert "`theval train --data dataset`" in text and "/home/me" not in text and "absent" not in text
+    curves = (tmp_path / "card-curves.svg").read_text()
+    assert "8 shots" in curves and "](card-curves.svg)" in text
+    assert card(checkpoint, "-o", tmp_path / "card.md", "--training", training).exit_code == 0
+    assert (tmp_path / "card-curves.svg").read_text() == curves  # the same run, the same bytes
+
+
+def test_a_run_is_a_table(checkpoint: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", measurements_of(PEOPLE), record_of())
+    assert card(checkpoint, "-o", tmp_path / "card.md", "--run", run).exit_code == 0
+    text = (tmp_path / "card.md").read_text()
+    rows = [
+        line.split(" | ")[0] for line in text.splitlines() if line.startswith("| copy") or line.startswith("| warp")
+    ]
+    assert rows == [f"| {name}, {shots}" for name in ("copy", "warp") for shots in ("1 shot", "8 shots", "32 shots")]
+    assert "ssim (higher is better)" in text and "fid" not in text.replace("`", "")  # which was not scored
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--training", "nothing"], "'nothing' holds no training"),
+        (["--about", "nothing.md"], "'nothing.md' cannot be read"),
+    ],
+)
+def test_what_is_missing_is_named(checkpoint: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    ran = card(checkpoint, "-o", tmp_path / "card.md", *arguments)
+    assert ran.exit_code != 0 and said in str(ran.exception) and not (tmp_path / "card.md").exists()
+
+
+def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"\x80\x02pickled!")
+    ran = card(tmp_path / "x.safetensors", "-o", tmp_path / "card.md")
+    assert ran.exit_code != 0 and "is a pickle" in str(ran.exception)
