@@ -1,5 +1,6 @@
 """Any network of timm as a detector of single frames: `timm:NAME`, and the field's usual one, Xception."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ class Backbone(nn.Module):
     def __init__(self, backbone: str = "", size: int = 224, weights: str = "") -> None:
         super().__init__()
         if not timm.is_model(backbone):
-            near = ", ".join(timm.list_models(f"*{backbone[:8]}*")[:5]) if backbone else "resnet18, legacy_xception"
-            raise ConfigError(f"timm has no network '{backbone}'; name one as timm:NAME, such as {near or 'resnet18'}")
+            near = get_close_matches(backbone, timm.list_models(), 3) or ["resnet18", "legacy_xception"]
+            raise ConfigError(f"timm has no network '{backbone}'; name one as timm:NAME, such as {', '.join(near)}")
         self.size = size
         self.weights = weights  # a file of the backbone's own, to start from; '': random
         network: Any = timm.create_model(backbone, num_classes=0)  # Any: timm's own attributes

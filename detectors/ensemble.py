@@ -17,7 +17,7 @@ class Ensemble(nn.Module):
 
     stride = 1
     fits_on = "val"  # as the members have learnt the others by heart
-    defaults: ClassVar = {"validation_frames": 3}
+    defaults: ClassVar = {"validation_frames": 6}
 
     def __init__(self, members: Sequence[Mapping[str, Any]] = ()) -> None:  # Any: what `build` needs
         super().__init__()
@@ -25,7 +25,7 @@ class Ensemble(nn.Module):
             raise ConfigError(f"an ensemble of {len(members)} detectors is none; name two or more with --member")
         self.members = nn.ModuleList([build(member["detector"], member["network"]) for member in members])
         kinds: list[Any] = list(self.members)  # Any: what checkpoint.NETWORKS says of networks
-        self.window = max(8, *((kind.window - 1) * kind.stride + 1 for kind in kinds))
+        self.window = max((kind.window - 1) * kind.stride + 1 for kind in kinds)
         self.line = Line(len(members))
         self.register_buffer("platt", torch.ones(len(members), 2))
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import nn
 
 from detectors.checkpoint import build
@@ -136,8 +135,14 @@ def _fit_across(line: Line, exam: Exam, numbers: Numbers) -> NDArray[np.float64]
     names = np.array(exam.identities)[exam.owner]
     rows = np.flatnonzero(known)
     logits = np.full(len(numbers), np.nan)
-    for learnt, judged in StratifiedGroupKFold(FOLDS).split(numbers[rows], fake[rows], names[rows]):
-        others, own = rows[learnt], rows[judged]
+    people = np.unique(names[rows])
+    for judged in np.array_split(np.random.default_rng(0).permutation(people), min(FOLDS, len(people))):
+        inside = np.isin(names[rows], judged)
+        others, own = rows[~inside], rows[inside]
+        if fake[others].all() or not fake[others].any():
+            raise DatasetError(
+                f"of {len(people)} validation people too few could be measured to draw a line; name more with --fakes"
+            )
         line.draw(numbers[others], fake[others], _balance(fake[others], makers[others]), 1.0)
         logits[own] = _judge(line, numbers[own])
     line.draw(numbers[rows], fake[rows], _balance(fake[rows], makers[rows]), 1.0)

@@ -17,7 +17,12 @@ import click
     multiple=True,
     help="A folder of 'theval generate --data', a prepared dataset of fakes, or videos of head crops. Repeatable.",
 )
-@click.option("--detector", default="efflite0", show_default=True, help="What to train: 'theval list detector'.")
+@click.option(
+    "--detector",
+    default="efflite0",
+    show_default=True,
+    help="efflite0, sbi, srm, temporal, xception, timm:NAME, spectrum, landmarks or ensemble: see docs/detect.md.",
+)
 @click.option("--without", multiple=True, help="A generator whose fakes are left out. Repeatable.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
 @click.option(
@@ -93,6 +98,8 @@ def command(
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells the precision that was asked for
     fabric = open_fabric(device or ("cuda" if torch.cuda.is_available() else "cpu"), recipe.train.precision)
     leads = fabric.global_rank == 0
+    if recipe.detector != "ensemble":
+        refuse(click.get_current_context(), ("member",), "--detector ensemble")
     with training_bars(leads) as bars:
         try:
             if hasattr(find_class(recipe.detector), "fits_on"):

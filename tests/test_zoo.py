@@ -1,0 +1,234 @@
+"""The kinds of detectors: each to what it looks at, and all as files that come back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from click.testing import CliRunner
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+
+from detectors.backbone import Backbone, Xception
+from detectors.calibration import Calibration
+from detectors.checkpoint import NETWORKS, TrainedDetector, build, load_detector, save_detector
+from detectors.efflite0 import EfficientNetLite0
+from detectors.ensemble import Ensemble
+from detectors.landmarks import NAMES, measure
+from detectors.linear import Line
+from detectors.spectrum import Spectrum
+from detectors.srm import Residual
+from detectors.temporal import Thumbnails
+from thead_eval.cli import theval
+from thead_eval.errors import ConfigError, WeightsMissing
+from thead_eval.media import write_clip
+from thead_eval.synthetic import head_clip
+from thead_eval.types import Clip
+
+SMALL: dict[str, dict[str, Any]] = {
+    "efflite0": {"size": 32},
+    "sbi": {"size": 32},
+    "srm": {"size": 32},
+    "temporal": {"size": 32},
+    "xception": {"size": 64},
+    "timm": {"backbone": "resnet10t", "size": 32},
+    "spectrum": {},
+    "landmarks": {},
+    "ensemble": {
+        "members": [{"detector": "spectrum", "network": {}}, {"detector": "temporal", "network": {"size": 32}}]
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def frames() -> Tensor:
+    """[20, 3, 64, 64]"""
+    return head_clip(0, 20, 64, 25.0, 0)[0].frames
+
+
+def saved(path: Path, name: str, config: dict[str, Any], seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    network = build(name, config).eval()
+    for line in network.modules():
+        if isinstance(line, Line):
+            line.get_buffer("weight").normal_(0, 0.1)
+    calibration = Calibration(1.0 + seed, 0.5, np.array([[1.0, 0.0]]))
+    metadata = {"generators": "[]", "identities": "[]"}
+    save_detector(path, name, config, network, calibration, [], metadata)
+    return path
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_kind_comes_back_and_scores_frames(name: str, frames: Tensor, tmp_path: Path) -> None:
+    detector = load_detector(saved(tmp_path / "a.safetensors", name, SMALL[name]))
+    assert isinstance(detector, TrainedDetector)
+    logits = detector.logits(frames)
+    assert logits.shape == (20,) and logits.dtype == torch.float32
+    if name != "landmarks":  # dlib sees no face in a procedural head of 64 pixels
+        assert logits.isfinite().all()
+    torch.testing.assert_close(detector.logits(frames), logits, equal_nan=True)
+    if detector.window > 1:
+        assert detector.logits(frames[: detector.window - 1]).isnan().all()
+
+
+@pytest.mark.parametrize("name", ["efflite0", "srm", "temporal", "timm"])
+def test_what_is_learnt_is_what_is_scored(name: str, frames: Tensor) -> None:
+    torch.manual_seed(0)
+    network: Any = build(name, SMALL[name]).eval()
+    with torch.no_grad():
+        reach = (network.window - 1) * network.stride + 1
+        window = frames[0 : reach : network.stride]
+        torch.testing.assert_close(network.learn(window[None])[0], network(frames[:reach])[0])
+
+
+def test_residuals_begin_without_an_opinion_of_them(frames: Tensor) -> None:
+    plain, both = EfficientNetLite0(64), Residual(64)
+    for network in (plain, both):
+        network.start()
+        network.head.weight.data.fill_(0.01)
+        network.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(plain(frames[:2]), both(frames[:2]))
+
+
+def test_a_window_gives_its_logit_to_all_its_frames(frames: Tensor) -> None:
+    torch.manual_seed(0)
+    network = Thumbnails(32).eval()
+    with torch.no_grad():
+        logits = network(frames[:10])
+        other = network(frames[:10].flip(0))
+    assert len(logits[:7].unique()) == 1 and len(logits[7:].unique()) == 1
+    assert not torch.allclose(logits[:3], other[7:])  # the order matters
+
+
+def test_backbones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="timm has no network 'resnet10'; name one as timm:NAME, such as resnet1"):
+        Backbone("resnet10")
+    with pytest.raises(WeightsMissing, match="is not there; set"):
+        Backbone("resnet10t", weights=str(tmp_path / "none.safetensors")).start()
+    weights = tmp_path / "resnet10t.safetensors"
+    whole = timm.create_model("resnet10t")
+    save_file(whole.state_dict(), weights)
+    network = Backbone("resnet10t", 32, str(weights))
+    network.start()
+    assert torch.equal(network.network.state_dict()["conv1.0.weight"], whole.state_dict()["conv1.0.weight"])
+    network.train()
+    before = network.network.state_dict()["bn1.running_mean"].clone()
+    network(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    assert torch.equal(network.network.state_dict()["bn1.running_mean"], before)  # its statistics are kept
+    save_file({"conv1.0.weight": torch.zeros(1)}, weights)
+    with pytest.raises(ConfigError, match="holds another network"):
+        network.start()
+    assert isinstance(Xception(64).head.in_features, int)
+
+
+def test_a_spectrum_knows_blur_and_not_direction() -> None:
+    noise = torch.randint(0, 256, (2, 1, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.avg_pool2d(noise[:, 0].float(), 3, 1, 1)[:, None].to(torch.uint8)
+    spectrum = Spectrum()
+    plain, blurred, turned = (spectrum.measure(x) for x in (noise, smooth, noise.transpose(3, 4)))
+    assert plain.shape == (2, 112)
+    assert (plain[:, 5:].max() - plain[:, 5:].min()) < 1.5  # white
+    assert (blurred[:, 70:75] < plain[:, 70:75] - 3).all()
+    torch.testing.assert_close(plain, turned, atol=0.05, rtol=0.05)
+
+
+# The motion of landmarks.
+
+
+def heads(seed: int = 0) -> NDArray[np.float32]:
+    points: NDArray[np.float32] = head_clip(seed, 16, 224, 25.0, 0)[1].points.numpy()
+    return points
+
+
+def test_where_and_how_large_a_face_is_tells_nothing() -> None:
+    numbers = dict(zip(NAMES, measure(heads()), strict=True))
+    moved = dict(zip(NAMES, measure(heads() * 2 + 30), strict=True))
+    assert moved == pytest.approx(numbers, rel=1e-3, abs=1e-5)
+
+
+def test_trembling_and_a_stare_show() -> None:
+    points = heads()
+    numbers = dict(zip(NAMES, measure(points), strict=True))
+    shaken = points + np.random.default_rng(0).normal(0, 1, points.shape).astype(np.float32)
+    shaken_numbers = dict(zip(NAMES, measure(shaken), strict=True))
+    assert shaken_numbers["tremble_nose"] > 2 * numbers["tremble_nose"]
+    still = dict(zip(NAMES, measure(np.repeat(points[:1], 16, axis=0)), strict=True))
+    for name in ("eye_deviation", "mouth_deviation", "tremble_mouth", "bend_oval", "yaw_speed"):
+        assert still[name] == pytest.approx(0, abs=1e-9)
+    points[3, 5] = np.nan
+    assert np.isnan(measure(points)).all()
+
+
+# Detectors that are fitted, by the command.
+
+
+@pytest.fixture(scope="module")
+def fakes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Eight people, four of them to learn from, real and striped."""
+    folder = tmp_path_factory.mktemp("zoo") / "fakes"
+    folder.mkdir()
+    rows = ["file,identity,label,split"]
+    for number in range(16):
+        clip = head_clip(number // 2, 8, 64, 25.0, 0)[0]
+        name, striped = "stripe" if number % 2 else "real", clip.frames.clone()
+        if number % 2:
+            striped[:, :, ::2] = (striped[:, :, ::2] * 0.9).to(torch.uint8)
+        write_clip(folder / f"{number}.mkv", Clip("a", striped, 25.0), lossless=True)
+        rows.append(f"{number}.mkv,person{number // 2},{name},{'train' if number < 8 else 'val'}")
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return str(folder)
+
+
+def detect_train(*arguments: str) -> Any:
+    ran = CliRunner().invoke(theval, ["detect", "train", "--json", *arguments], catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    return json.loads(ran.stdout)
+
+
+def test_a_spectrum_and_an_ensemble_by_the_command(fakes: str, tmp_path: Path) -> None:
+    config = tmp_path / "few.toml"
+    config.write_text("[train]\nframes = 3\nvalidation_frames = 2\n")
+    spectrum = tmp_path / "spectrum"
+    ending = detect_train("--fakes", fakes, "--detector", "spectrum", "--config", str(config), "-o", str(spectrum))
+    assert ending["best"] < 0.5 and ending["signal"] is None
+    detector = load_detector(spectrum)
+    assert isinstance(detector, TrainedDetector)
+    assert detector.generators == ("stripe",)
+
+    other = saved(tmp_path / "other.safetensors", "efflite0", {"size": 32})
+    together = tmp_path / "ensemble"
+    members = ["--member", str(spectrum), "--member", str(other)]
+    detect_train("--fakes", fakes, "--detector", "ensemble", "--config", str(config), *members, "-o", str(together))
+    ensemble = load_detector(together)
+    assert isinstance(ensemble, TrainedDetector) and isinstance(ensemble.network, Ensemble)
+    frames = head_clip(3, 9, 64, 25.0, 0)[0].frames
+    efficient = load_detector(other)
+    assert isinstance(efficient, TrainedDetector)
+    logits = [member.calibration.a * member.logits(frames) + member.calibration.b for member in (detector, efficient)]
+    expected = ensemble.network.line(torch.stack(logits, dim=1))
+    torch.testing.assert_close(ensemble.logits(frames), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_by_the_command(fakes: str, tmp_path: Path) -> None:
+    config = tmp_path / "small.toml"
+    config.write_text("[network]\nsize = 32\n[train]\nframes = 2\nvalidation_frames = 1\nbatch = 4\n")
+    asked = ("--fakes", fakes, "--detector", "temporal", "--config", str(config), "--steps", "2", "--device", "cpu")
+    ending = detect_train(*asked, "-o", str(tmp_path / "run"))
+    assert ending["step"] == 2
+    assert (tmp_path / "run" / "best.safetensors").exists()
+    with pytest.raises(ConfigError, match="--without warp: the fakes are of stripe"):
+        detect_train(*asked, "--without", "warp", "-o", str(tmp_path / "other"))
+
+
+def test_what_an_option_is_for(fakes: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--steps means something only with a network"):
+        detect_train("--fakes", fakes, "--detector", "spectrum", "--steps", "3", "-o", str(tmp_path / "a"))
+    with pytest.raises(ConfigError, match="an ensemble of 0 detectors is none"):
+        detect_train("--fakes", fakes, "--detector", "ensemble", "-o", str(tmp_path / "a"))
+    with pytest.raises(ConfigError, match="--member means something only with --detector ensemble"):
+        detect_train("--fakes", fakes, "--member", "x", "-o", str(tmp_path / "a"))
