@@ -10,7 +10,7 @@ from reports.tables import all_rows
 
 FIELDS = (
     "value", "low", "high", "sd", "unit", "higher_is_better", "n_frames", "n_identities", "n_failed",
-    "n_effective", "noise_floor", "note",
+    "n_real", "n_fake", "n_effective", "noise_floor", "note",
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ class Written:
 
     html: Path
     measurements: Path
-    identities: Path
+    identities: Path | None  # None where nothing is told person by person
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,12 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress | None =
         made.append(strips.make_strip(plan))
         if progress:
             progress("film strips", len(made), len(plans))
-    written = Written(out, out.with_suffix(".csv"), out.with_name(f"{out.stem}-identities.csv"))
+    identities = out.with_name(f"{out.stem}-identities.csv")
+    written = Written(out, out.with_suffix(".csv"), identities)
     content = {
         written.html: render(runs, made, written),
         written.measurements: downloads.measurements_csv(runs),
-        written.identities: downloads.identities_csv(runs),
+        identities: downloads.identities_csv(runs),
     }
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -108,8 +109,8 @@ def render(runs: Sequence[Run], made: Sequence[strips.Strip], written: Written) 
         definitions=definitions(runs),
         failures=failure_groups(runs),
         settings=settings(runs),
-        packages=_side_by_side(runs, {run.key: run.record.packages for run in runs}),
-        weights=_side_by_side(runs, {run.key: run.record.weights for run in runs}),
+        packages=packages(runs),
+        weights=weights(runs),
         measurements_csv=downloads.data_uri(downloads.measurements_csv(runs)),
         identities_csv=downloads.data_uri(downloads.identities_csv(runs)),
         written=written,
@@ -159,6 +160,16 @@ def failure_groups(runs: Sequence[Run]) -> list[FailureGroup]:
 def settings(runs: Sequence[Run]) -> list[tuple[str, tuple[str, ...]]]:
     """What each run was made with: a name, and a text per run."""
     return _side_by_side(runs, {run.key: _settings_of(run) for run in runs})
+
+
+def packages(runs: Sequence[Run]) -> list[tuple[str, tuple[str, ...]]]:
+    """The versions that each run was made with: a package, and a version per run."""
+    return _side_by_side(runs, {run.key: run.record.packages for run in runs})
+
+
+def weights(runs: Sequence[Run]) -> list[tuple[str, tuple[str, ...]]]:
+    """The pretrained files that each run read: a name, and a sha256 per run."""
+    return _side_by_side(runs, {run.key: run.record.weights for run in runs})
 
 
 def _settings_of(run: Run) -> dict[str, str]:

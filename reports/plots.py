@@ -134,20 +134,20 @@ def _curve(
     parts = []
     for tick in ticks:
         parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(_text(left - 6, y(tick) + 4, write_number(tick, style), "tick", "end"))
+        parts.append(write_text(left - 6, y(tick) + 4, write_number(tick, style), "tick", "end"))
     for count in shots:
-        parts.append(_text(x[count], height - 14, count, "tick", "middle"))
-    parts.append(_text((left + WIDTH - right) / 2, height - 1, "shots", "axis", "middle"))
+        parts.append(write_text(x[count], height - 14, count, "tick", "middle"))
+    parts.append(write_text((left + WIDTH - right) / 2, height - 1, "shots", "axis", "middle"))
 
     for run, line in lines:
         parts += _level(run, line, left, WIDTH - right, y)
     for floor in near:
         parts.append(f'<line class="floor" x1="{left}" x2="{WIDTH - right}" y1="{y(floor):.1f}" y2="{y(floor):.1f}"/>')
     if near:
-        parts.append(_text(WIDTH - right, y(near[-1]) - 4, "noise floor", "level", "end"))
+        parts.append(write_text(WIDTH - right, y(near[-1]) - 4, "noise floor", "level", "end"))
     elif far:
         parts.append(
-            _text(WIDTH - right, top, f"noise floor {write_number(far[0], column.style)}, above", "level", "end")
+            write_text(WIDTH - right, top, f"noise floor {write_number(far[0], column.style)}, above", "level", "end")
         )
 
     for index, (name, points) in enumerate(series.items()):
@@ -172,7 +172,7 @@ def _curve(
         )
         for name, points in series.items()
     )
-    return _svg(height, f"{column.metric} over shots, {column.better}. {told}.", parts)
+    return write_svg(height, f"{column.metric} over shots, {column.better}. {told}.", parts)
 
 
 def _spread(
@@ -207,7 +207,7 @@ def _spread(
     parts = []
     for tick in ticks:
         parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top}" y2="{lowest:.1f}"/>')
-        parts.append(_text(x(tick), lowest + 15, write_number(tick, style), "tick", "middle"))
+        parts.append(write_text(x(tick), lowest + 15, write_number(tick, style), "tick", "middle"))
     for (place, run, line), middle, level in zip(marked, middles, levels, strict=True):
         if band := calibration_band(line):
             start, end = (min(max(x(edge), left), WIDTH - right) for edge in band)
@@ -217,12 +217,12 @@ def _spread(
         ends = f'x1="{place:.1f}" x2="{place:.1f}" y1="{top}" y2="{lowest:.1f}"'
         parts.append(f'<line class="calibration" {ends}/>')
         name = f"{run.key} {line.labels['pair']}".strip()
-        parts.append(_text(middle, lowest + 29 + 13 * level, name, "level", "middle"))
+        parts.append(write_text(middle, lowest + 29 + 13 * level, name, "level", "middle"))
 
     for condition, centre in zip(rows, centres, strict=True):
         measurement, look = rows[condition], series_looks[condition.series]
         name = condition.name if condition.shots is None else f"{condition.name} · {condition.shots}"
-        parts.append(_text(left - 8, centre + 4, _shorten(name, 15), "row", "end", title=condition.full_name))
+        parts.append(write_text(left - 8, centre + 4, _shorten(name, 15), "row", "end", title=condition.full_name))
         dots = "".join(
             f"M{x(v):.1f} {centre + _jitter(i) * lane * 0.58:.1f}h0" for i, v in enumerate(values[condition])
         )
@@ -243,7 +243,7 @@ def _spread(
         f"mean {_told(rows[condition], column.style)}"
         for condition, own in values.items()
     )
-    return _svg(height, f"{column.metric} of each person, {column.better}. {told}.", parts)
+    return write_svg(height, f"{column.metric} of each person, {column.better}. {told}.", parts)
 
 
 def _level(run: Run, line: Measurement, left: float, right: float, y: Callable[[float], float]) -> list[str]:
@@ -259,7 +259,7 @@ def _level(run: Run, line: Measurement, left: float, right: float, y: Callable[[
     parts.append(
         f'<line class="calibration" x1="{left}" x2="{right}" y1="{y(line.value):.1f}" y2="{y(line.value):.1f}"/>'
     )
-    parts.append(_text(right, y(line.value) - 4, f"{run.key} {line.labels['pair']}".strip(), "level", "end"))
+    parts.append(write_text(right, y(line.value) - 4, f"{run.key} {line.labels['pair']}".strip(), "level", "end"))
     return parts
 
 
@@ -333,7 +333,7 @@ def _marker(look: Look, x: float, y: float) -> str:
     return f'<path class="{kind}" d="{shape}"/>'
 
 
-def _text(x: float, y: float, text: str, kind: str, anchor: str, title: str = "") -> str:
+def write_text(x: float, y: float, text: str, kind: str, anchor: str, title: str = "") -> str:
     hover = f"<title>{escape(title)}</title>" if title else ""
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{hover}{escape(text)}</text>'
 
@@ -343,7 +343,7 @@ def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 8]}…{text[-7:]}"
 
 
-def _svg(height: float, description: str, parts: Sequence[str]) -> Markup:
+def write_svg(height: float, description: str, parts: Sequence[str]) -> Markup:
     body = "".join(parts)
     label = escape(description)
     return Markup(f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{label}">{body}</svg>')

@@ -1,12 +1,13 @@
 """Scores of detectors, kept and judged: who is told apart from whom, and what is no number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from thead_eval.detection import (
@@ -23,7 +24,7 @@ from thead_eval.detection import (
 from thead_eval.errors import RunError
 from thead_eval.evidence import Item
 from thead_eval.results import Measurement
-from thead_eval.statistics import bootstrap_bounds
+from thead_eval.statistics import Draws, bootstrap_bounds
 from thead_eval.types import Clip
 
 FRAMES = 8
@@ -266,7 +267,7 @@ def test_the_bootstrap_covers_the_truth_where_frames_would_not() -> None:
         for trial in range(100):
             people = np.repeat(np.arange(25), 16)
             values = random.normal(size=25)[people] + 0.3 * random.normal(size=len(people))
-            mean_of = lambda weights, v=values: weights @ v / weights.sum(axis=1)  # noqa: E731
+            mean_of = lambda draws, v=values: draws.weights @ v / draws.weights.sum(axis=1)  # noqa: E731
             bounds = bootstrap_bounds(mean_of, people if by_identity else np.arange(len(people)), trial, 200)
             assert bounds is not None
             hits += bounds[0] <= 0 <= bounds[1]
@@ -277,8 +278,8 @@ def test_the_bootstrap_covers_the_truth_where_frames_would_not() -> None:
 
 
 def test_no_bounds_of_one_person_or_where_most_draws_have_no_value() -> None:
-    def measure(weights: Sequence[float]) -> np.ndarray:
-        return np.full(len(weights), np.nan)
+    def measure(draws: Draws) -> NDArray[np.float64]:
+        return np.full(len(draws.counts), np.nan)
 
-    assert bootstrap_bounds(measure, np.zeros(5, np.int64), 0) is None  # type: ignore[arg-type]  # of any weights
-    assert bootstrap_bounds(measure, np.arange(5), 0) is None  # type: ignore[arg-type]  # as above
+    assert bootstrap_bounds(measure, np.zeros(5, np.int64), 0) is None
+    assert bootstrap_bounds(measure, np.arange(5), 0) is None

@@ -11,6 +11,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from thead_eval.metrics import detection
 from thead_eval.metrics.detection import METRICS, DetectionMetric, measure
+from thead_eval.statistics import Draws
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 
@@ -67,8 +68,8 @@ def test_as_the_reference_to_1e_9_in_200_random_cases(metric: DetectionMetric) -
 def test_a_weight_of_two_is_a_score_given_twice(metric: DetectionMetric) -> None:
     for fake, p, weights in list(cases())[:60]:
         times = weights.astype(int)
-        rows = np.stack([np.ones(len(p)), weights])
-        weighted = metric.compute(fake, p, rows)
+        draws = Draws(np.stack([np.ones(len(p)), weights]), np.arange(len(p)))
+        weighted = metric.compute(fake, p, draws)
         assert weighted[0] == pytest.approx(metric.compute(fake, p, None)[0], rel=0, abs=1e-12, nan_ok=True)
         if times.sum():
             repeated = metric.compute(fake.repeat(times), p.repeat(times), None)[0]

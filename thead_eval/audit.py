@@ -214,7 +214,7 @@ def tell_by_metadata(
         return Interval(None, None, None), []
     of_known, p_known = fake[known], p[known]
     identities = np.unique(np.array(names)[known], return_inverse=True)[1]
-    bounds = bootstrap_bounds(lambda weights: auc(of_known, p_known, weights), identities, seed)
+    bounds = bootstrap_bounds(lambda draws: auc(of_known, p_known, draws), identities, seed)
     low, high = bounds or (None, None)
     tells = []
     for name, remains in metadata.REMAINS.items():

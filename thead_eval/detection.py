@@ -22,9 +22,9 @@ from torch import Tensor
 
 from thead_eval.errors import RunError
 from thead_eval.evidence import Item
-from thead_eval.metrics.detection import METRICS, DetectionMetric, Values, Weights, why_not
+from thead_eval.metrics.detection import METRICS, DetectionMetric, Values, once, why_not
 from thead_eval.results import Measurement
-from thead_eval.statistics import bootstrap_bounds
+from thead_eval.statistics import Draws, bootstrap_bounds
 from thead_eval.types import Clip, Detector
 
 SCHEMA = 1
@@ -247,7 +247,7 @@ class _Number:
 
     name: str
     higher_is_better: bool
-    compute: Callable[[Weights], Values]
+    compute: Callable[[Draws], Values]
     absent: str = ""  # why it has no value
     best: float | None = None
 
@@ -265,7 +265,7 @@ def measure_scores(scores: Scores, seed: int, progress: Callable[[str, int, int]
         progress("numbers", done, len(questions))
         measurements += measure_question(question, "clip", question.clips, seed)
         if not question.labels.keys() & {"shots", "perturbation"} and question.model.draw is None:
-            measurements += measure_question(question, "frame", _frames_of(scores, question), seed)
+            measurements += measure_question(question, "frame", frame_scores(scores, question), seed)
     progress("numbers", len(questions), len(questions))
     return measurements
 
@@ -323,7 +323,7 @@ def _by_kind(clips: pd.DataFrame, detailed: bool) -> Iterator[tuple[dict[str, st
             yield {"generator": ALL, "reals": collection}, clips[~real | (clips["collection"] == collection)]
 
 
-def _frames_of(scores: Scores, question: Question) -> pd.DataFrame:
+def frame_scores(scores: Scores, question: Question) -> pd.DataFrame:
     """The frames of a question's clips, as rows of one frame each."""
     frames = scores.frames
     chosen = frames[
@@ -357,7 +357,7 @@ def measure_question(
         note = broken or number.absent or ("" if len(scored) else "nothing was scored")
         value = low = high = None
         if not note:
-            value = float(number.compute(np.ones((1, len(scored))))[0])
+            value = float(number.compute(once(len(scored)))[0])
             bounds = bootstrap_bounds(number.compute, identities, seed)
             low, high = bounds or (None, None)
             perfect = number.best is not None and abs(value - number.best) < 1e-12
@@ -410,44 +410,32 @@ def _numbers(
 
 def _over_draws(
     metric: DetectionMetric, scored: pd.DataFrame, fake: NDArray[np.bool_], draws: Sequence[NDArray[np.intp]]
-) -> Callable[[Weights], Values]:
+) -> Callable[[Draws], Values]:
     """The metric, meaned over the draws of a training, which judged the same clips."""
     column = "p" if metric.reads == "probability" else "logit"
     values = scored[column].to_numpy(dtype=np.float64)
 
-    def compute(weights: Weights) -> Values:
+    def compute(drawn: Draws) -> Values:
         of_each = []
         for rows in draws:
-            weighted = weights[:, rows]
-            if metric.reads == "probability":
-                weighted = balanced(weighted, fake[rows])
-            of_each.append(metric.compute(fake[rows], values[rows], weighted))
+            own = Draws(drawn.counts, drawn.identity[rows])
+            settings = {"balance": True} if metric.reads == "probability" else {}
+            of_each.append(metric.compute(fake[rows], values[rows], own, **settings))
         mean: Values = np.mean(of_each, axis=0)
         return mean
 
     return compute
 
 
-def _share(counted: NDArray[np.bool_], of_class: NDArray[np.bool_]) -> Callable[[Weights], Values]:
-    def compute(weights: Weights) -> Values:
+def _share(counted: NDArray[np.bool_], of_class: NDArray[np.bool_]) -> Callable[[Draws], Values]:
+    def compute(drawn: Draws) -> Values:
+        weights = drawn.weights
         whole = weights @ of_class
-        share: Values = np.divide(
-            weights @ (counted & of_class), whole, out=np.full(len(whole), np.nan), where=whole > 0
-        )
+        nothing = np.full(len(whole), np.nan)
+        share: Values = np.divide(weights @ (counted & of_class), whole, out=nothing, where=whole > 0)
         return share
 
     return compute
-
-
-def balanced(weights: Weights, fake: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Weights [D, N] of which reals and fakes have half each, where there are both."""
-    shares = np.empty(weights.shape)
-    for of_class in (fake, ~fake):
-        whole = weights[:, of_class].sum(axis=1, keepdims=True)
-        shares[:, of_class] = np.divide(
-            weights[:, of_class], whole, out=np.zeros_like(shares[:, of_class]), where=whole > 0
-        )
-    return shares
 
 
 def _first_line(error: Exception) -> str:

@@ -51,8 +51,20 @@ def mean_interval(values: Mapping[str, FrameValues], seed: int, draws: int = 200
     return Interval(float(means.mean()), float(low), float(high))
 
 
+class Draws(NamedTuple):
+    """How often each of several draws holds each identity, and so each of the rows that belong to it."""
+
+    counts: NDArray[np.float64]  # [D, I]
+    identity: NDArray[np.int64]  # [N] of each row
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """[D, N] how often each draw holds each row."""
+        return self.counts[:, self.identity]
+
+
 def bootstrap_bounds(
-    measure: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    measure: Callable[[Draws], NDArray[np.float64]],
     identities: NDArray[np.int64],
     seed: int,
     draws: int = 1000,
@@ -60,7 +72,7 @@ def bootstrap_bounds(
     """The 95 % interval of any measure of rows, from drawing identities with replacement.
 
     Args:
-        measure: Of weights [D, N], how often each draw holds each row: [D] values, NaN where a draw has none.
+        measure: [D] values of so many draws, NaN of a draw that has none.
         identities: [N] the identity of each row.
         seed: Of the draws.
         draws: How many.
@@ -71,11 +83,10 @@ def bootstrap_bounds(
     people, rows = np.unique(identities, return_inverse=True)
     if len(people) < 2:
         return None
-    drawn = np.random.default_rng(seed).multinomial(len(people), np.full(len(people), 1 / len(people)), size=draws)
+    counts = np.random.default_rng(seed).multinomial(len(people), np.full(len(people), 1 / len(people)), size=draws)
     at_a_time = max(1, CELLS // len(rows))
-    values = np.concatenate(
-        [measure(drawn[first : first + at_a_time, rows].astype(float)) for first in range(0, draws, at_a_time)]
-    )
+    parts = [counts[first : first + at_a_time].astype(float) for first in range(0, draws, at_a_time)]
+    values = np.concatenate([measure(Draws(part, rows)) for part in parts])
     if np.isnan(values).mean() > 0.1:
         return None
     low, high = np.nanpercentile(values, [2.5, 97.5])

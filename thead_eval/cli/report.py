@@ -20,7 +20,7 @@ def command(runs: tuple[Path, ...], out: Path | None) -> None:
 
     The file needs no network: pictures, plots and the CSV are inside it. OUT.csv holds a row per measurement,
     OUT-identities.csv a row per person. Several runs are shown side by side, and compared where they judged the
-    same data.
+    same data. Runs of 'theval detect eval' become a report of detectors: ROC, reliability, protocols, perturbations.
 
     \b
     Examples:
@@ -28,14 +28,18 @@ def command(runs: tuple[Path, ...], out: Path | None) -> None:
       theval report runs/first -o report.html
       theval report runs/before runs/after -o change.html
     """
-    from reports.page import write_report
+    from reports import detection, page
     from thead_eval.cli.progress import progress_bars
 
     if out is None:
         if len(runs) > 1:
             raise ConfigError(f"{len(runs)} runs were given and no file to write; name one with -o report.html")
         out = runs[0] / "report.html"
-    with progress_bars() as progress:
-        written = write_report(runs, out, progress)
+    if detection.is_detection(runs):
+        written = detection.write_report(runs, out)
+    else:
+        with progress_bars() as progress:
+            written = page.write_report(runs, out, progress)
     megabytes = written.html.stat().st_size / 1e6
-    click.echo(f"{written.html} ({megabytes:.1f} MB), {written.measurements.name}, {written.identities.name}")
+    beside = ", ".join(path.name for path in (written.measurements, written.identities) if path)
+    click.echo(f"{written.html} ({megabytes:.1f} MB), {beside}")

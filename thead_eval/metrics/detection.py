@@ -1,7 +1,8 @@
 """How well scores tell fakes from real video, and how far a probability of theirs can be believed.
 
-Every function takes weights as rows, so that a bootstrap over identities is one call: the scores are sorted once and
-each draw is a row of counts. The values agree with scikit-learn, and EER and ECE with torchmetrics, to 1e-9.
+Every function takes draws of identities, so that a bootstrap over them is one call: the scores are sorted once, and
+what each identity adds at each threshold is summed by one matrix product. The values agree with scikit-learn, and EER
+and ECE with torchmetrics, to 1e-9.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from thead_eval.statistics import Draws
+
+Weights = NDArray[np.float64]  # [D, N]; how often each draw holds each score
 Labels = NDArray[np.bool_]  # [N]; True = fake
 Scores = NDArray[np.floating]  # [N]; the higher the more fake
-Weights = NDArray[np.floating]  # [D, N]; how often each draw holds each score
 Values = NDArray[np.float64]  # [D]; NaN where a draw lacks a class that the metric needs
 
 ECE_BINS = 15
@@ -39,33 +42,37 @@ class Sweep:
         return _ratio(self.fakes, self.fakes[:, -1:])
 
 
-def sweep(fake: Labels, scores: Scores, weights: Weights | None = None) -> Sweep:
-    """Every threshold that makes a difference.
+def sweep(fake: Labels, scores: Scores, draws: Draws | None = None) -> Sweep:
+    """Every threshold that makes a difference; without draws, one that holds each score once.
 
     Raises:
         ValueError: there is no score, one is NaN, or the lengths differ.
     """
-    weights = _check(fake, scores, weights)
-    order = np.argsort(-scores, kind="stable")
-    falling = scores[order]
-    last_of_ties = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)
-    none = np.zeros((len(weights), 1))
-    counted = [np.cumsum(weights[:, order] * of_class[order], axis=1) for of_class in (~fake, fake)]
-    reals, fakes = (np.hstack([none, flagged[:, last_of_ties]]) for flagged in counted)
-    return Sweep(np.append(np.inf, falling[last_of_ties]).astype(np.float64), reals, fakes)
+    _check(fake, scores)
+    draws = draws or once(len(scores))
+    rising, place = np.unique(scores, return_inverse=True)
+    of_identity = np.zeros((2, draws.counts.shape[1], len(rising) + 1))  # real, fake; nothing is flagged at first
+    np.add.at(of_identity, (fake.astype(int), draws.identity, len(rising) - place), 1)
+    reals, fakes = draws.counts @ of_identity.cumsum(axis=2)
+    return Sweep(np.append(np.inf, rising[::-1]).astype(np.float64), reals, fakes)
 
 
-def auc(fake: Labels, scores: Scores, weights: Weights | None = None) -> Values:
+def once(count: int) -> Draws:
+    """One draw that holds each of so many rows once."""
+    return Draws(np.ones((1, 1)), np.zeros(count, np.int64))
+
+
+def auc(fake: Labels, scores: Scores, draws: Draws | None = None) -> Values:
     """Area under the ROC curve: how often a fake scores higher than a real one, ties counting half."""
-    curve = sweep(fake, scores, weights)
+    curve = sweep(fake, scores, draws)
     x, y = curve.false_positive_rate, curve.true_positive_rate
     area: Values = (np.diff(x) * (y[:, 1:] + y[:, :-1]) / 2).sum(axis=1)
     return area
 
 
-def average_precision(fake: Labels, scores: Scores, weights: Weights | None = None) -> Values:
+def average_precision(fake: Labels, scores: Scores, draws: Draws | None = None) -> Values:
     """Mean precision over the fakes in the order of their scores; depends on how many reals there are per fake."""
-    curve = sweep(fake, scores, weights)
+    curve = sweep(fake, scores, draws)
     precision = _ratio(curve.fakes, curve.reals + curve.fakes)[:, 1:]
     steps = np.diff(curve.true_positive_rate)
     mean: Values = np.where(steps > 0, steps * precision, 0).sum(axis=1)  # at the first thresholds a draw may hold none
@@ -73,12 +80,12 @@ def average_precision(fake: Labels, scores: Scores, weights: Weights | None = No
     return np.where(both, mean, np.nan)
 
 
-def equal_error_rate(fake: Labels, scores: Scores, weights: Weights | None = None) -> Values:
+def equal_error_rate(fake: Labels, scores: Scores, draws: Draws | None = None) -> Values:
     """Mean of false positive and false negative rate at the threshold where they differ least; of several, the highest.
 
     As torchmetrics has it. Compared by multiplied counts, which are exact, as two thresholds often tie.
     """
-    curve = sweep(fake, scores, weights)
+    curve = sweep(fake, scores, draws)
     missed = curve.fakes[:, -1:] - curve.fakes
     apart = np.abs(curve.reals * curve.fakes[:, -1:] - missed * curve.reals[:, -1:])
     at = apart.argmin(axis=1)
@@ -87,36 +94,37 @@ def equal_error_rate(fake: Labels, scores: Scores, weights: Weights | None = Non
     return rate
 
 
-def true_positive_rate_at(fpr: float, fake: Labels, scores: Scores, weights: Weights | None = None) -> Values:
+def true_positive_rate_at(fpr: float, fake: Labels, scores: Scores, draws: Draws | None = None) -> Values:
     """Share of fakes flagged at the threshold that flags most of them and at most `fpr` of the reals."""
-    curve = sweep(fake, scores, weights)
+    curve = sweep(fake, scores, draws)
     allowed = curve.reals <= fpr * curve.reals[:, -1:] * (1 + 1e-12)  # 0.05 * 20 reals must allow 1
     last = curve.reals.shape[1] - 1 - allowed[:, ::-1].argmax(axis=1)
     rate: Values = curve.true_positive_rate[np.arange(len(last)), last]
     return np.where(curve.reals[:, -1] > 0, rate, np.nan)
 
 
-def expected_calibration_error(fake: Labels, p: Scores, weights: Weights | None = None) -> Values:
+def expected_calibration_error(fake: Labels, p: Scores, draws: Draws | None = None, *, balance: bool = False) -> Values:
     """Mean distance of the probability said and the share of fakes found, over 15 bins of equal width [a, b).
 
-    As torchmetrics has it (norm l1): a probability of exactly 1 is a bin of its own.
+    With `balance`, as in the next two, reals and fakes weigh alike, however many there are of each. As torchmetrics has
+    it (norm l1): a probability of exactly 1 is a bin of its own.
     """
-    weights = _check_probabilities(fake, p, weights)
+    weights = _check_probabilities(fake, p, draws, balance)
     bins = reliability_bins(p)
     differences = (weights * (fake - p)) @ (bins[:, None] == np.arange(ECE_BINS + 1))  # [D, bins]
     error: Values = _ratio(np.abs(differences).sum(axis=1), weights.sum(axis=1))
     return error
 
 
-def brier(fake: Labels, p: Scores, weights: Weights | None = None) -> Values:
+def brier(fake: Labels, p: Scores, draws: Draws | None = None, *, balance: bool = False) -> Values:
     """Mean squared distance of the probability from 1 for fakes and from 0 for reals."""
-    weights = _check_probabilities(fake, p, weights)
+    weights = _check_probabilities(fake, p, draws, balance)
     return _ratio(weights @ np.square(p - fake), weights.sum(axis=1))
 
 
-def log_loss(fake: Labels, p: Scores, weights: Weights | None = None) -> Values:
+def log_loss(fake: Labels, p: Scores, draws: Draws | None = None, *, balance: bool = False) -> Values:
     """Mean negative logarithm of the probability of what is true, in nats; clipped as scikit-learn does."""
-    weights = _check_probabilities(fake, p, weights)
+    weights = _check_probabilities(fake, p, draws, balance)
     smallest = np.finfo(p.dtype).eps
     clipped = np.clip(p, smallest, 1 - smallest)
     return _ratio(weights @ -np.log(np.where(fake, clipped, 1 - clipped)), weights.sum(axis=1))
@@ -134,7 +142,7 @@ class DetectionMetric:
     name: str
     higher_is_better: bool
     reads: Literal["score", "probability"]
-    compute: Callable[[Labels, Scores, Weights | None], Values]
+    compute: Callable[[Labels, Scores, Draws | None], Values]
     summary: str
     both_classes: bool = True  # None where all are real, or all fake
     minimum_reals: int = 1  # with fewer there is no such false positive rate to be read
@@ -188,11 +196,11 @@ def measure(metric: DetectionMetric, fake: Labels, scores: Scores) -> float | No
     Raises:
         ValueError: there is no score, one is NaN, or a probability lies outside 0..1.
     """
-    _check(fake, scores, None)
+    _check(fake, scores)
     return None if why_not(metric, fake) else float(metric.compute(fake, scores, None)[0])
 
 
-def _check(fake: Labels, scores: Scores, weights: Weights | None) -> Weights:
+def _check(fake: Labels, scores: Scores) -> None:
     if len(fake) != len(scores):
         raise ValueError(f"{len(fake)} labels and {len(scores)} scores; there must be one for each")
     if not len(scores):
@@ -201,14 +209,23 @@ def _check(fake: Labels, scores: Scores, weights: Weights | None) -> Weights:
         raise ValueError(
             f"{int(np.isnan(scores).sum())} of {len(scores)} scores are NaN; count them, and leave them out"
         )
-    return np.ones((1, len(scores))) if weights is None else weights
 
 
-def _check_probabilities(fake: Labels, p: Scores, weights: Weights | None) -> Weights:
-    weights = _check(fake, p, weights)
+def _check_probabilities(fake: Labels, p: Scores, draws: Draws | None, balance: bool) -> Weights:
+    _check(fake, p)
     if p.min() < 0 or p.max() > 1:
         raise ValueError(f"probabilities must lie in 0..1, not {p.min():g}..{p.max():g}")
-    return weights
+    weights = (draws or once(len(p))).weights
+    return balanced(weights, fake) if balance else weights
+
+
+def balanced(weights: Weights, fake: Labels) -> Weights:
+    """Weights [D, N] of which reals and fakes have half each, where there are both."""
+    shares = np.zeros(weights.shape)
+    for of_class in (fake, ~fake):
+        whole = weights[:, of_class].sum(axis=1, keepdims=True)
+        shares[:, of_class] = np.divide(weights[:, of_class], whole, out=shares[:, of_class], where=whole > 0)
+    return shares
 
 
 def _ratio(part: NDArray[np.floating], whole: NDArray[np.floating]) -> NDArray[np.float64]:

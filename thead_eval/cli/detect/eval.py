@@ -75,6 +75,7 @@ def command(
     """
     from thead_eval import __version__
     from thead_eval.cli.progress import progress_bars
+    from thead_eval.curves import make_curves, write_curves
     from thead_eval.detection import SCORES, measure_scores, read_scores
     from thead_eval.results import RunRecord, read_run, write_measurements
     from thead_eval.run import default_path, open_run
@@ -97,6 +98,7 @@ def command(
         with progress_bars() as progress:
             measurements = measure_scores(table, seed, progress)
         write_measurements(out, measurements)
+        write_curves(out, make_curves(table))
         described, weights, failures = (earlier.dataset, earlier.weights, earlier.failures) if earlier else ({}, {}, [])
         run.record("complete", config, described, weights, failures)
     else:
@@ -134,6 +136,7 @@ def _ask(
     from benchmarks.robustness import PERTURBATIONS
     from thead_eval import __version__
     from thead_eval.cli.progress import progress_bars
+    from thead_eval.curves import make_curves, write_curves
     from thead_eval.data import open_dataset
     from thead_eval.detection import SCORES, measure_scores, read_scores
     from thead_eval.evidence import read_evidence
@@ -182,8 +185,10 @@ def _ask(
             failures = score(run, evidence, judges, collections, frames, perturbations, progress)
         gather(run, judges, perturbations, out / SCORES)
         run.record("scoring", config, described, {}, failures)
-        measurements = measure_scores(read_scores(out / SCORES), seed, progress)
+        table = read_scores(out / SCORES)
+        measurements = measure_scores(table, seed, progress)
     write_measurements(out, measurements)
+    write_curves(out, make_curves(table))
     weights = {judge.model.key: judge.model.sha256 for judge in judges if judge.model.sha256}
     run.record("complete", config, described, weights, failures)
     return measurements

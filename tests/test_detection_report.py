@@ -1,0 +1,93 @@
+"""The report of detectors: every number of the run is there, and nothing else is needed to read it."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.detection import gather, judge_trainings, plan_trainings, score
+from reports.detection import answers, is_detection, write_report
+from tests.test_detect_eval import Sharpness, evidence, folder, quiet
+from thead_eval.cli import theval
+from thead_eval.curves import make_curves, read_curves, write_curves
+from thead_eval.detection import SCORES, measure_scores, read_scores
+from thead_eval.errors import RunError
+from thead_eval.evidence import Evidence
+from thead_eval.results import read_measurements, write_measurements
+from thead_eval.run import open_run
+from thead_eval.types import Detector
+
+__all__ = ["evidence", "folder"]  # fixtures
+
+
+@pytest.fixture(scope="module")
+def run(evidence: Evidence, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All protocols and a perturbation."""
+
+    def fit(kind: str, learn: Evidence, out: Path, seed: int) -> Detector:
+        return Sharpness(name=kind)
+
+    path = tmp_path_factory.mktemp("reported") / "run"
+    opened = open_run(path, {}, ())
+    opened.record("predicting", {}, {}, {}, [])
+    trainings = plan_trainings(evidence, ("P1", "P2", "P3", "k-shot"), 0, (1,), 2)
+    judges = list(judge_trainings(trainings, ("<sharp>",), fit, path / "trainings", 0, quiet))
+    names = {item.path: "here" for item in evidence.items}
+    failures = score(opened, evidence, judges, names, 2, ("jpeg",), quiet)
+    gather(opened, judges, ("jpeg",), path / SCORES)
+    scores = read_scores(path / SCORES)
+    write_measurements(path, measure_scores(scores, 0, quiet))
+    write_curves(path, make_curves(scores))
+    opened.record("complete", {"detection": True, "seed": 0}, {}, {}, failures)
+    return path
+
+
+def test_the_page_says_it_all_and_needs_nothing(run: Path, tmp_path: Path) -> None:
+    written = write_report([run], tmp_path / "report.html")
+    page = written.html.read_text()
+    for text in (
+        "P1: people it has not seen",
+        "P2: people it has seen",
+        "P3: people and generators",
+        "Leave one generator out",
+        "A few fakes of an unseen generator",
+        "AUC on the way of a video",
+        "ROC: P3",
+        "Reliability: P1, all fakes",
+        "metadata has no number on P3: the detector says",
+        "reals are too few",
+    ):
+        assert text in page, text
+    assert "&lt;sharp&gt;" in page and "<sharp>" not in page
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page)
+    assert written.identities is None
+    with written.measurements.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert {row["protocol"] for row in rows} == {"P1", "P2", "P3"} and rows[0]["n_real"]
+    assert write_report([run], tmp_path / "again.html").html.read_text() == page.replace("report.csv", "again.csv")
+
+
+def test_answers_are_one_a_detector_and_protocol(run: Path) -> None:
+    told = answers(read_measurements(run))
+    assert [text.split(" ", 2)[0] for text in told] == ["<sharp>"] * 3 + ["metadata"] * 3
+    assert "(fakes of copy) to" in told[2] and "AUC" in told[0]
+
+
+def test_curves_rise_from_nothing_to_everything(run: Path) -> None:
+    curves = read_curves(run)
+    assert {curve.labels["unit"] for curve in curves} == {"clip", "frame"}
+    for curve in curves:
+        assert curve.roc[0] == (0, 0) and curve.roc[-1] == (1, 1)
+        assert curve.roc == sorted(curve.roc)
+        assert sum(each.count for each in curve.reliability) == curve.n_real + curve.n_fake
+    with pytest.raises(RunError, match=r"curves\.json' cannot be read"):
+        read_curves(run / "nowhere")
+
+
+def test_theval_report_knows_what_it_is_about(run: Path, tmp_path: Path) -> None:
+    assert is_detection([run])
+    ran = CliRunner().invoke(theval, ["report", str(run), "-o", str(tmp_path / "page.html")])
+    assert ran.exit_code == 0, ran.output
+    assert "page.csv" in ran.stdout and "identities" not in ran.stdout
