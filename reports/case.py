@@ -49,7 +49,7 @@ class Picture:
     """A frame that decides."""
 
     caption: str
-    seconds: str
+    seconds: str  # '' of a picture
     uri: str
     heat: str  # '' where there is none
 
@@ -131,7 +131,7 @@ def _template() -> Template:
 def view_file(record: CaseRecord, number: int, file: FileScan) -> FileView:
     """What is shown of a file."""
     shown = [
-        TrackView(n, f"c{(n - 1) % COLOURS}", track, tuple(_pictures(track)))
+        TrackView(n, f"c{(n - 1) % COLOURS}", track, tuple(_pictures(file, track)))
         for n, track in enumerate(file.tracks[:PLOTTED], 1)
     ]
     video = file.fps > 0 and file.tracks
@@ -148,12 +148,12 @@ def view_file(record: CaseRecord, number: int, file: FileScan) -> FileView:
     )
 
 
-def _pictures(track: TrackScan) -> list[Picture]:
+def _pictures(file: FileScan, track: TrackScan) -> list[Picture]:
     most = sorted(track.shown, key=lambda shown: -shown.probability)
     return [
         Picture(
             caption=f"p {probability(shown.probability)}",
-            seconds=f"{clock(shown.seconds)}, frame {shown.frame}",
+            seconds=f"{clock(shown.seconds)}, frame {shown.frame}" if file.fps else "",
             uri=_uri(shown.picture),
             heat=_uri(shown.heat) if shown.heat else "",
         )

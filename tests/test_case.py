@@ -1,0 +1,80 @@
+"""The case report: what it must say, and what a stranger's file name must not do."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reports.case import clock, probability, render, write_case
+from thead_eval.errors import RunError
+from thead_eval.marks import Mark
+from thead_eval.tracking import Crop
+from thead_eval.verdicts import CaseRecord, DetectorNote, FileScan, OperatingPoint, Shown, TrackScan
+
+SHOWN = Shown(3, 0.12, 0.97, b"jpeg", b"heat")
+FAKE = TrackScan(
+    0, 50, 25.0, Crop(4, 5, 90), (3, 9, 15), (3.0, None, 2.0), (0.97, None, 0.9), 2.5, "fake", 0.95, 0.9, 0.98, (SHOWN,)
+)
+REAL = replace(FAKE, verdict="real", probability=0.02, low=0.01, high=0.05, logit=-3.0, shown=())
+VIDEO = FileScan("a/<b>one</b>.mp4", "ab" * 32, "scored", "", 640, 360, 25.0, 50, "fake", (FAKE, REAL))
+
+
+def record(*files: FileScan, point: OperatingPoint | None = OperatingPoint(0.05, 1.0, -1.0)) -> CaseRecord:  # noqa: B008  # frozen
+    return CaseRecord(
+        files=files,
+        detector=DetectorNote("efflite0", "cd" * 32, ("fewshot", "warp"), 25, 75),
+        point=point,
+        fake_from=0.7 if point else None,
+        real_below=0.3 if point else None,
+        settings={"per_second": 5.0},
+        command="theval detect scan 'a/<b>one</b>.mp4'",
+        started="2026-11-22T10:00:00Z",
+        seconds=3.21,
+        packages={"theval": "0.1.0"},
+        python="3.11.7",
+        commit=None,
+        dirty=None,
+        device="cpu",
+    )
+
+
+def test_one_video() -> None:
+    page = render(record(replace(VIDEO, marks=(Mark("xmp", "Digital source type: digitalCapture", False),))))
+    for words in (
+        "0.950", "0.900 to 0.980", "The most suspicious of 2 tracks", "up to 9.8 % of cases", "0.1\u202fs, frame 3",
+        "ab" * 32, "cd" * 32, "at most 5 %", "25 real videos", "fewshot and warp", "mean logit of 1.000", "\u22121.000",
+        "digitalCapture", "640 \u00d7 360 pixels", "not recorded", "took 3.2 s on cpu", "frames scored a second",
+    ):  # fmt: skip
+        assert words in page, words
+    assert "<b>one" not in page and "&lt;b&gt;one" in page
+    assert render(record(VIDEO)) == render(record(VIDEO))
+
+
+def test_every_outcome_and_no_number_where_there_is_none() -> None:
+    files = [VIDEO, *(FileScan(f"{name}.mp4", "", name, f"why {name}") for name in ("unreadable", "no_face", "failed"))]
+    page = render(record(*files))
+    assert "Of 4 files, 1 judged, 1 unreadable, 1 no face, 1 the detector failed." in page
+    assert page.count("Not judged") == 3 and "why no_face" in page
+    assert "1 fake, 0 inconclusive, 0 real" in page
+
+
+def test_a_detector_without_an_operating_point_and_a_picture() -> None:
+    track = replace(FAKE, verdict="inconclusive", frames=1, fps=1.0, low=None, high=None, scored=(0,), logits=(2.5,))
+    track = replace(track, curve=(0.95,), shown=(replace(SHOWN, heat=b""),))
+    page = render(record(replace(VIDEO, fps=0.0, frames=1, verdict="inconclusive", tracks=(track,)), point=None))
+    assert "states no operating point" in page and "no interval from so few frames" in page
+    assert "Over time" not in page and ", frame 3" not in page and 'class="alone"' in page
+
+
+def test_a_film_of_many_faces() -> None:
+    page = render(record(replace(VIDEO, verdict="inconclusive", tracks=(FAKE, *[REAL] * 59))))
+    assert "1 track called fake is no more than chance gives" in page
+    assert "20 tracks more in the output of" in page
+
+
+def test_numbers_as_words(tmp_path: Path) -> None:
+    assert [probability(value) for value in (None, 0.0, 0.12345, 1.0)] == ["—", "<\u202f0.001", "0.123", ">\u202f0.999"]
+    assert [clock(value) for value in (3.21, 63.21, 3600)] == ["3.2\u202fs", "1:03.2", "60:00.0"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="name another file with --report"):
+        write_case(record(VIDEO), tmp_path / "file" / "case.html")
