@@ -5,21 +5,17 @@ Never a pickle: opening one can run a stranger's code.
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from generator.networks import NetworkConfig
 from thead_eval.errors import CheckpointError, ConfigError
+from thead_eval.tensors import part_of, read_tensors, write_tensors
 
 FORMAT = "theval generator 1"
-PICKLES = (b"PK\x03\x04", b"\x80")  # how torch's files begin: those since version 1.6, those before
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,7 @@ class Checkpoint:
 
     def part(self, name: str) -> dict[str, Tensor]:
         """The state of one module, empty where the file has none of that name."""
-        return {key.removeprefix(f"{name}."): t for key, t in self.tensors.items() if key.startswith(f"{name}.")}
+        return part_of(self.tensors, name)
 
     def restore(self, name: str, module: nn.Module) -> None:
         """Load the state of one module.
@@ -69,19 +65,10 @@ def save(
     tensors = {}
     for name, module in modules.items():
         for key, tensor in (module.state_dict() if isinstance(module, nn.Module) else module).items():
-            shrinks = half and tensor.ndim >= 2 and tensor.is_floating_point()
-            tensors[f"{name}.{key}"] = tensor.detach().to(torch.float16 if shrinks else tensor.dtype).contiguous()
+            tensors[f"{name}.{key}"] = tensor
     assert not {"format", "network"} & set(metadata), "these two are written here"
     written = {"format": FORMAT, "network": json.dumps(dataclasses.asdict(config)), **metadata}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(tensors, temporary, written)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"'{path}' could not be written ({error}); free space, or choose another folder"
-        ) from None
+    write_tensors(path, tensors, written, half=half)
 
 
 def load(path: Path, expect: NetworkConfig | None = None) -> Checkpoint:
@@ -91,23 +78,7 @@ def load(path: Path, expect: NetworkConfig | None = None) -> Checkpoint:
         CheckpointError: there is no such file, or it is a pickle, truncated, not a checkpoint of theval's, or of other
             networks.
     """
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(9)
-    except OSError as error:
-        raise CheckpointError(f"checkpoint '{path}' cannot be read ({error.strerror}); check the path") from None
-    # A safetensors file begins with eight bytes of a length, which may be any, and then JSON.
-    if start.startswith(PICKLES) and start[8:] != b"{":
-        raise CheckpointError(
-            f"'{path}' is a pickle, which could run code when it is opened; theval reads checkpoints that "
-            "'theval train' wrote (.safetensors)"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"'{path}' is damaged or cut short ({error}); copy or train it again") from None
+    tensors, metadata = read_tensors(path, "theval train")
     config = _config(path, metadata.pop("format", None), metadata.pop("network", "{}"))
     if expect is not None and config != expect:
         differing = [

@@ -13,12 +13,13 @@ from torchvision.utils import make_grid
 
 from generator.networks import to_network, to_picture
 from generator.recipe import Recipe
-from generator.samples import Batch, Episode, Footage, read_ahead, read_batch, read_footage, unchanged
+from generator.samples import Batch, Episode, Footage, read_batch, read_footage, unchanged
 from generator.warp import base_flow, warp_frames
 from thead_eval import plugins
 from thead_eval.data import Dataset, plan_few_shot_sets
 from thead_eval.errors import TrainingFailed
 from thead_eval.metrics.distances import frechet_from_features
+from thead_eval.training import read_ahead
 from thead_eval.types import CompareFunction, ExtractFunction
 
 if TYPE_CHECKING:

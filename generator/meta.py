@@ -9,27 +9,21 @@ RUN/tensorboard/       the same, where tensorboard is installed
 """
 
 import copy
-import csv
 import json
 import math
-import os
 import resource
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from generator import candidates, checkpoint, losses
@@ -46,11 +40,22 @@ from generator.exam import (
 )
 from generator.networks import Discriminator, Embedder, Generator, NetworkConfig, Output, to_network, view
 from generator.recipe import MetaConfig, Recipe
-from generator.samples import Batch, Footage, draw_episode, read_ahead, read_batch, read_footage
+from generator.samples import Batch, Footage, draw_episode, read_batch, read_footage
 from thead_eval.data import Dataset
 from thead_eval.errors import ConfigError, RunError, TrainingFailed
 from thead_eval.results import write_json
 from thead_eval.run import PACKAGES, package_versions
+from thead_eval.training import (
+    FINISHED,
+    Journal,
+    Status,
+    agree,
+    caught_signals,
+    gather,
+    optimizer_tensors,
+    read_ahead,
+    restore_optimizer,
+)
 
 # Settings that may change between two sittings of one training: they do not change the steps that are made.
 FREE = ("steps", "log_every", "save_every", "validate_every", "probe_from", "swap_floor", "workers")
@@ -249,18 +254,11 @@ def _share_rows(W: nn.Embedding, fabric: Fabric) -> None:
         return
     gradient = W.weight.grad
     assert gradient is not None
-    rows = _gather(gradient._indices()[0], fabric)  # [world, R]
-    values = _gather(gradient._values(), fabric)  # [world, R, N]
+    rows = gather(gradient._indices()[0], fabric)  # [world, R]
+    values = gather(gradient._values(), fabric)  # [world, R, N]
     W.weight.grad = torch.sparse_coo_tensor(
         rows.flatten()[None], values.flatten(0, 1) / fabric.world_size, W.weight.shape
     )
-
-
-def _gather(x: Tensor, fabric: Fabric) -> Tensor:
-    """Of all processes [world, ...]."""
-    gathered = fabric.all_gather(x)
-    assert isinstance(gathered, Tensor)
-    return gathered
 
 
 # Checkpoints.
@@ -269,7 +267,7 @@ def _gather(x: Tensor, fabric: Fabric) -> Tensor:
 def save_state(path: Path, state: State, recipe: Recipe, dataset: Dataset) -> None:
     """Everything that is needed to continue."""
     tensors: dict[str, nn.Module | dict[str, Tensor]] = {**state.networks()}
-    tensors |= {name: _optimizer_tensors(optimizer) for name, optimizer in state.optimizers().items()}
+    tensors |= {name: optimizer_tensors(optimizer) for name, optimizer in state.optimizers().items()}
     checkpoint.save(path, tensors, recipe.network, _metadata(state, recipe, dataset))
 
 
@@ -315,81 +313,13 @@ def load_state(path: Path, state: State, recipe: Recipe, dataset: Dataset) -> No
     for name, network in state.networks().items():
         saved.restore(name, network)
     for name, optimizer in state.optimizers().items():
-        _restore_optimizer(optimizer, saved.part(name))
+        restore_optimizer(optimizer, saved.part(name))
     state.step = int(saved.metadata["steps"])
     state.seconds = float(saved.metadata["seconds"])
     state.best, state.best_step = float(saved.metadata["best"]), int(saved.metadata["best_step"])
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """`<number of the parameter>.<name>`; a count of steps becomes a tensor too."""
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{key}": torch.as_tensor(value) for i, values in state.items() for key, value in values.items()}
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Any]] = {}  # Any: tensors and counts
-    for name, value in tensors.items():
-        i, key = name.split(".")
-        if key == "step":
-            kept: Any = value.item() if isinstance(optimizer, torch.optim.SparseAdam) else value
-        else:
-            # In the parameter's memory format, which the fused Adam takes for granted.
-            kept = torch.empty_like(parameters[int(i)]).copy_(value)
-        state.setdefault(int(i), {})[key] = kept
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-# The journal of a run.
-
-
-class Journal:
-    """RUN/metrics.csv, and TensorBoard's files where that is installed."""
-
-    def __init__(self, out: Path, step: int) -> None:
-        """Continue at `step`: what an interrupted sitting wrote after it is taken out, as it will be written again."""
-        self.path = out / "metrics.csv"
-        rows = []
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        with self.path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["step", "name", "value"])
-            writer.writeheader()
-            writer.writerows(rows)
-        self.board = _open_tensorboard(out / "tensorboard", step)
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        with self.path.open("a", newline="") as file:
-            csv.writer(file).writerows([step, name, repr(value)] for name, value in values.items())
-        if self.board is not None:
-            for name, value in values.items():
-                self.board.add_scalar(name, value, step)
-            self.board.flush()
-
-    def close(self) -> None:
-        if self.board is not None:
-            self.board.close()
-
-
-def _open_tensorboard(path: Path, step: int) -> Any:  # Any: an optional package
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(path), purge_step=step + 1)
-
-
 # The training.
-
-
-class Status(NamedTuple):
-    """How far a training is, for whoever shows it."""
-
-    step: int
-    steps: int  # that it will have made in the end, as far as one can tell
-    seconds: float  # in all sittings
 
 
 class Ending(NamedTuple):
@@ -505,61 +435,6 @@ def train(
     if leads:
         journal.close()
     return Ending(state.step, state.seconds, stop if stop > 0 else None, state.best, state.best_step)
-
-
-FINISHED = -1  # beside the numbers of signals
-
-
-def agree(stop: int, fabric: Fabric) -> int:
-    """What any of the processes says, so that all leave after the same step."""
-    if fabric.world_size == 1:
-        return stop
-    said = _gather(torch.tensor(stop, device=fabric.device), fabric)  # [world]
-    return int(said[said != 0][0]) if said.any() else 0
-
-
-@contextmanager
-def caught_signals() -> Iterator[list[int]]:
-    """The signals that came: the first ends a step and saves, a second of the same ends at once."""
-    caught: list[int] = []
-    before: dict[int, Any] = {}  # Any: what `signal` says is in place
-
-    def catch(number: int, _: object) -> None:
-        caught.append(number)
-        signal.signal(number, before[number])
-
-    try:
-        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
-            for number in (signal.SIGTERM, signal.SIGINT):
-                before[number] = signal.getsignal(number)
-                signal.signal(number, catch)
-        yield caught
-    finally:
-        for caught_number, handler in before.items():
-            signal.signal(caught_number, handler)
-
-
-def open_fabric(device: str, precision: Literal["32-true", "bf16-mixed"]) -> Fabric:
-    """Where and how precisely to compute; under torchrun, with the processes that it started. Launched.
-
-    Raises:
-        ConfigError: there is no such device.
-    """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    accelerator, _, index = device.partition(":")
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not here.get(accelerator):
-        raise ConfigError(f"device '{device}' is not here; pass --device cpu, or see 'theval doctor'")
-    devices: int | list[int] = [int(index)] if index else local
-    # Buffers are those of spectral norm, which every process computes alike from weights that are alike; sent around
-    # between two forward passes, they would change under the first one's backward.
-    strategy = DDPStrategy(broadcast_buffers=False) if processes > 1 else "auto"
-    fabric = Fabric(
-        accelerator=accelerator, devices=devices, num_nodes=processes // local, strategy=strategy, precision=precision
-    )
-    fabric.launch()
-    return fabric
 
 
 def wrap(state: State, fabric: Fabric) -> Wrapped:

@@ -1,15 +1,14 @@
 """Recipes: everything that a training is made of, as frozen values with the paper's as defaults, and from TOML."""
 
-import difflib
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from generator.networks import NetworkConfig
 from generator.samples import Augmentation
 from thead_eval.errors import ConfigError
+from thead_eval.recipes import read_sections
 
 
 @dataclass(frozen=True)
@@ -100,22 +99,9 @@ def read_recipe(name: str, config: Path | None = None, changes: Mapping[str, obj
     """
     if name not in RECIPES:
         raise ConfigError(f"no recipe is named '{name}'; there are: {', '.join(RECIPES)}")
-    sections: dict[str, dict[str, Any]] = {"network": {}, "meta": {}, "augmentation": {}}  # Any: TOML
-    for path in (Path(__file__).parent / "recipes" / f"{name}.toml", config):
-        if path is None:
-            continue
-        try:
-            content = tomllib.loads(path.read_text())
-        except FileNotFoundError:
-            raise ConfigError(f"config file '{path}' does not exist; check --config") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"config file '{path}' is not TOML ({error}); correct it") from None
-        for section, values in content.items():
-            _check_name(section, sections, f"{path}: unknown section")
-            for key, value in values.items():
-                known = {f.name for f in fields(SECTIONS[section])}
-                _check_name(key, known, f"{path}: unknown key in [{section}]")
-                sections[section][key] = tuple(value) if isinstance(value, list) else value
+    paths = [Path(__file__).parent / "recipes" / f"{name}.toml", *([config] if config else [])]
+    known = {section: [field.name for field in fields(kind)] for section, kind in SECTIONS.items()}
+    sections = read_sections(paths, known)
     sections["meta"] |= changes or {}
     try:
         return Recipe(
@@ -126,13 +112,6 @@ def read_recipe(name: str, config: Path | None = None, changes: Mapping[str, obj
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"recipe '{name}' has a value of a wrong type ({error}); correct it") from None
-
-
-def _check_name(name: str, known: Iterable[str], what: str) -> None:
-    if name not in known:
-        close = difflib.get_close_matches(name, list(known), n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(sorted(known))}"
-        raise ConfigError(f"{what} '{name}'; {hint}")
 
 
 SECTIONS = {"network": NetworkConfig, "meta": MetaConfig, "augmentation": Augmentation}

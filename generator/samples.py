@@ -5,9 +5,7 @@ two processes with half a batch each see what one sees with the whole.
 """
 
 import io
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
@@ -20,14 +18,12 @@ from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from generator.candidates import choose
 from generator.networks import NetworkConfig
 from thead_eval.data import Dataset, Split
 from thead_eval.drawing import paint_landmarks
-from thead_eval.errors import ConfigError, DatasetError, ThevalError
+from thead_eval.errors import ConfigError, DatasetError
 from thead_eval.types import NUM_POINTS
 
 GAP_FRAMES = 16  # between target and support, where the clip allows; as in thead_eval.data
@@ -352,42 +348,3 @@ def _stretched(points: Points, change: Change) -> Points:
 def _planes(pictures: NDArray[np.uint8]) -> Tensor:
     """[..., H, W, 3] as [..., 3, H, W] without copying: in memory it is channels_last already."""
     return torch.from_numpy(pictures).movedim(-1, -3)
-
-
-def read_ahead(make: Callable[[int], Made], first: int, last: int, workers: int) -> Iterator[Made]:
-    """make(first), make(first + 1), ... make(last - 1), in order, made ahead.
-
-    One worker is a thread, which suits a training on the same CPU. More are processes: an accelerator takes more than
-    threads can make, which wait for each other to run Python.
-    """
-    if workers > 1:
-        loader = DataLoader(_Numbered(make), batch_size=None, sampler=range(first, last), num_workers=workers)
-        for made in loader:
-            if isinstance(made, ThevalError):
-                raise made
-            yield made
-        return
-    with ThreadPoolExecutor(1, "frames") as pool:
-        waiting: deque[Future[Made]] = deque()
-        try:
-            for number in range(first, last):
-                waiting.append(pool.submit(make, number))
-                if len(waiting) > 2:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-@dataclass(frozen=True)
-class _Numbered(TorchDataset[Made | ThevalError]):
-    """What `make` makes, or why it could not: a DataLoader would wrap its sentence into a traceback."""
-
-    make: Callable[[int], Made]
-
-    def __getitem__(self, number: int) -> Made | ThevalError:
-        try:
-            return self.make(number)
-        except ThevalError as error:
-            return error

@@ -8,7 +8,7 @@ import torch
 
 from generator.adapt import AdaptConfig
 from generator.fewshot import FewShot
-from generator.meta import open_fabric, train
+from generator.meta import train
 from generator.samples import UNCHANGED
 from generator.warp import base_flow, warp_frames
 from tests.test_fewshot import shots, write_checkpoint
@@ -17,6 +17,7 @@ from tests.test_meta import dataset as dataset
 from thead_eval import plugins
 from thead_eval.data import Dataset
 from thead_eval.synthetic import head_clip
+from thead_eval.training import open_fabric
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

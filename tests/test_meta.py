@@ -30,11 +30,9 @@ from generator.exam import (
 from generator.meta import (
     Ending,
     State,
-    Status,
     draw_corners,
     load_networks,
     new_state,
-    open_fabric,
     plan,
     save_best,
     train,
@@ -47,6 +45,7 @@ from generator.samples import Augmentation, draw_episode, read_batch, read_foota
 from thead_eval.data import Dataset, DatasetInfo, PreparedClip, encode_jpeg, open_dataset, write_dataset
 from thead_eval.errors import ConfigError, RunError, TrainingFailed
 from thead_eval.synthetic import head_clip
+from thead_eval.training import Status, open_fabric
 
 NETWORK = NetworkConfig(
     size=32,
@@ -384,7 +383,7 @@ def test_recipes_are_read_and_changed_in_order(tmp_path: Path) -> None:
     file.write_text("[network]\nresidual = 1\n[meta]\nbatch = 2\nlr = 1e-3\n[augmentation]\nflip = 0.0\n")
     recipe = read_recipe("compact", file, {"batch": 6})
     assert (recipe.network.residual, recipe.meta.batch, recipe.meta.lr, recipe.augmentation.flip) == (1, 6, 1e-3, 0.0)
-    assert recipe.network.output == "hybrid" and recipe.meta.content_networks == ("efflite0",)
+    assert recipe.network.output == "hybrid" and recipe.meta.content_networks[0] == "efflite0"
 
 
 def test_the_papers_recipe_is_the_default() -> None:

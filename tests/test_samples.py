@@ -20,7 +20,6 @@ from generator.samples import (
     draw_change,
     draw_episode,
     place,
-    read_ahead,
     read_batch,
     read_footage,
     see,
@@ -30,6 +29,7 @@ from thead_eval.data import open_dataset
 from thead_eval.drawing import draw_landmarks
 from thead_eval.errors import ConfigError, DatasetError
 from thead_eval.testing import make_dataset
+from thead_eval.training import read_ahead
 
 NETWORK = NetworkConfig(size=32, output="hybrid", output_size=64, channels=4, max_channels=8, embedding=8, down=3)
 STILL = Augmentation(flip=0, crop=0, colour=0, stretch=0, noise=0)

@@ -2,15 +2,13 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from generator.meta import Plan, Status
+    from generator.meta import Plan
 
 
 def _shots(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -87,24 +85,26 @@ def command(
 
     from generator import meta
     from generator.recipe import read_recipe
+    from thead_eval.cli.progress import training_bars
     from thead_eval.data import open_dataset
     from thead_eval.errors import TrainingFailed
+    from thead_eval.training import open_fabric
 
     asked = {"steps": steps, "shots": shots, "batch": batch, "seed": seed, "precision": precision}
     settings = read_recipe(recipe, config, {key: value for key, value in asked.items() if value is not None})
     dataset = open_dataset(data)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells the precision that was asked for
-    fabric = meta.open_fabric(device or ("cuda" if torch.cuda.is_available() else "cpu"), settings.meta.precision)
+    fabric = open_fabric(device or ("cuda" if torch.cuda.is_available() else "cpu"), settings.meta.precision)
     leads = fabric.global_rank == 0
     if dry_run:
         plan = meta.plan(settings, dataset, fabric, hours)
         if leads:
             click.echo(json.dumps(plan._asdict(), indent=1) if as_json else _describe(plan))
         return
-    with _progress(leads) as (tell, say):
+    with training_bars(leads) as bars:
         try:
             ending = meta.train(
-                settings, dataset, out, fabric, resume=resume, hours=hours, start=init, tell=tell, say=say
+                settings, dataset, out, fabric, resume=resume, hours=hours, start=init, tell=bars.tell, say=bars.say
             )
         except TrainingFailed as error:
             raise click.ClickException(str(error)) from None
@@ -117,36 +117,6 @@ def command(
         if leads:
             click.echo("stopped and saved; the same command with --resume continues", err=True)
         sys.exit(128 + ending.signal)
-
-
-@contextmanager
-def _progress(shown: bool) -> "Iterator[tuple[Callable[[Status], None], Callable[[str], None]]]":
-    """A bar with the time left on stderr, and lines above it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    if not shown:
-        yield lambda status: None, lambda line: None
-        return
-    console = Console(stderr=True, soft_wrap=True)
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with Progress(*columns, console=console) as bars:
-        task = bars.add_task("", total=None, pace="")
-        first: list[Status] = []
-
-        def tell(status: "Status") -> None:
-            first.append(status) if not first else None
-            made = status.step - first[0].step
-            pace = f"{(status.seconds - first[0].seconds) / made:.2f} s a step" if made else ""
-            bars.update(task, completed=status.step, total=status.steps, pace=pace)
-
-        yield tell, lambda line: console.print(line, highlight=False, markup=False)
 
 
 def _describe(plan: "Plan") -> str:
