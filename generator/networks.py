@@ -20,6 +20,7 @@ DOWN_ATTENTION, UP_ATTENTION = 32, 64  # sides where self-attention sits, if it 
 MAX_SHIFT = 0.15  # how far the residual flow reaches, of -1..1: 19 pixels of 256
 # Logits of the mask at the start: the nearest candidate, the others, RGB. Of three candidates .96, .02, .02 and .01.
 FIRST, OTHERS, RGB = 0.0, -4.0, -5.0
+BEYOND = 8.0  # what is added to the logit of the unbent candidate out of `reach`
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class NetworkConfig:
     attention: bool = False  # SAGAN's, at 32 where pictures shrink and at 64 where they grow
     skips: bool = False  # G: its halving part is added to the doubling part, and its input seen by RGB and masks
     candidates: int = 3  # hybrid: support frames offered per driving frame, see candidates.py
+    reach: int = 0  # hybrid: pixels of S from the drawn landmarks, from where on masks start at the unbent frame
     crop: int | None = None  # D sees a crop of this side of the output; None: the whole, at `size`
 
     def __post_init__(self) -> None:
@@ -208,7 +210,7 @@ class Generator(nn.Module):
             return Output(rgb, rgb, None, None)
         flow = MAX_SHIFT * torch.tanh(flow.float())
         flow = flow.view(len(y), -1, 2, *flow.shape[-2:])  # [B, C, 2, S / 4, S / 4]
-        masks = self.to_masks(out).float().softmax(1)  # [B, C + 1, S, S]
+        masks = (self.to_masks(out).float() + mask_start(y, self.config)).softmax(1)  # [B, C + 1, S, S]
         return Output(blend(sources, grids, flow, masks, rgb), rgb, masks, flow)
 
 
@@ -252,6 +254,24 @@ def view(x: Tensor, y: Tensor, config: NetworkConfig, corners: Tensor | None = N
     both = torch.cat([x, grown.to(x.dtype)], 1)
     cut = torch.stack([p[:, i : i + config.crop, j : j + config.crop] for p, (i, j) in zip(both, places, strict=True)])
     return View(cut[:, :3], cut[:, 3:])
+
+
+def mask_start(y: Tensor, config: NetworkConfig) -> Tensor:
+    """What the mask's logits begin with [B, C + 1, S, S], for landmarks drawn as y.
+
+    Beyond the face and its rim, what moves is seldom the head: as it was filmed, the support frame is sharper there and
+    more often right than bent.
+    """
+    logits = y.new_zeros(len(y), config.candidates + 1, *y.shape[2:])
+    if config.reach and config.candidates > 1:
+        drawn = (y.amax(1, keepdim=True) > -1).float()
+        side = 2 * config.reach + 1
+        # A square as two lines.
+        near = F.max_pool2d(drawn, (side, 1), 1, (config.reach, 0))
+        near = F.max_pool2d(near, (1, side), 1, (0, config.reach))
+        near = F.avg_pool2d(near, 5, 1, 2, count_include_pad=False)  # a soft rim
+        logits[:, config.candidates - 1] = BEYOND * (1 - near[:, 0])
+    return logits
 
 
 def blend(sources: Tensor, grids: Tensor, flow: Tensor, masks: Tensor, rgb: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from generator.networks import (
     Output,
     ResidualBlock,
     fold_spectral_norm,
+    mask_start,
     to_network,
     to_picture,
 )
@@ -258,7 +259,7 @@ class Folded(nn.Module):
         painted = 3 * self.shuffle.upscale_factor**2
         rgb = self.shuffle(heads[:, :painted].tanh_())
         if self.hybrid:
-            masks = heads[:, painted:].softmax(1)
+            masks = (heads[:, painted:] + mask_start(x[:, :3], self.config)).softmax(1)
         return rgb, masks, flow
 
 

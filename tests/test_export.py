@@ -22,7 +22,16 @@ from thead_eval.errors import CheckpointError, ConfigError
 from thead_eval.synthetic import head_clip
 
 CONFIG = NetworkConfig(
-    size=32, output="hybrid", output_size=64, channels=8, max_channels=16, embedding=16, down=3, residual=0, skips=True
+    size=32,
+    output="hybrid",
+    output_size=64,
+    channels=8,
+    max_channels=16,
+    embedding=16,
+    down=3,
+    residual=0,
+    skips=True,
+    reach=4,
 )
 SIDE = 100  # of the frames that the person was learnt from
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,12 +24,13 @@ from generator.networks import (
     blend,
     fold_spectral_norm,
     instance_norm,
+    mask_start,
     to_network,
     to_picture,
     view,
 )
 from generator.warp import base_flow, warp_frames
-from thead_eval.drawing import draw_clip
+from thead_eval.drawing import draw_clip, draw_landmarks
 from thead_eval.errors import ConfigError
 from thead_eval.synthetic import head_clip
 
@@ -314,6 +316,21 @@ def test_without_a_crop_d_sees_the_whole() -> None:
     assert view(x, y, RGB).x is x
     twice = NetworkConfig(size=32, output="hybrid", output_size=64, down=3)
     assert view(pictures(2, 64), y, twice).x.shape == (2, 3, 32, 32)
+
+
+# Masks.
+
+
+def test_beyond_its_reach_the_face_leaves_the_frame_as_it_was_filmed() -> None:
+    config = replace(HYBRID, reach=3)
+    _, landmarks = head_clip(2, 2, 32)
+    y = to_network(draw_landmarks(landmarks.points[0], 32, 32))[None]
+    masks = mask_start(y, config).softmax(1)  # [1, C + 1, S, S]
+    drawn = (y[0] > -1).any(0)
+    assert masks[0, 2][drawn].max() < 0.5 < 0.99 < masks[0, 2, 0, 0]
+    assert torch.equal(mask_start(y, HYBRID), torch.zeros(1, 4, 32, 32))
+    near = masks[0, 2] < 0.5
+    assert drawn.sum() < near.sum() < 0.8 * near.numel()
 
 
 # Precision.

@@ -21,7 +21,7 @@ HYBRID = NetworkConfig(output="hybrid", output_size=64, **SMALL)  # type: ignore
 CONFIGS = {
     "hybrid, twice the size": HYBRID,
     "hybrid, attention": replace(HYBRID, size=64, attention=True, down=4, residual=2),
-    "hybrid, skips": replace(HYBRID, skips=True),
+    "hybrid, skips and reach": replace(HYBRID, skips=True, reach=4),
     "rgb, skips": NetworkConfig(output_size=64, skips=True, **SMALL),  # type: ignore[arg-type]
     "hybrid, one candidate": replace(HYBRID, output_size=32, candidates=1),
     "rgb": NetworkConfig(output_size=32, **SMALL),  # type: ignore[arg-type]
