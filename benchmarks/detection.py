@@ -23,8 +23,7 @@ from thead_eval.detection import FrameScores, Model, score_clip, score_rows, wri
 from thead_eval.errors import ConfigError, DatasetError, MediaError
 from thead_eval.evidence import Evidence, Item, spread
 from thead_eval.judging import Progress
-from thead_eval.metadata import MetadataDetector, read_metadata
-from thead_eval.results import Failure
+from thead_eval.metadata import Metadata, MetadataDetector, read_metadata
 from thead_eval.run import RunFolder, file_name
 from thead_eval.types import Clip, Detector
 
@@ -266,7 +265,7 @@ def score(
     frames: int,
     perturbations: Sequence[str],
     progress: Progress,
-) -> list[Failure]:
+) -> None:
     """Ask every judge about its clips, as they are and perturbed, and keep the answers: a file a clip, so that an
     interrupted run continues.
 
@@ -279,12 +278,11 @@ def score(
         perturbations: By name, each at all levels.
         progress: Told after each clip.
     """
-    failures = []
     items = list({item.id: item for judge in judges for item in judge.items}.values())
     of_judge = [(judge, {item.id for item in judge.items}) for judge in judges if judge.detector]
     for judge in judges:
         if judge.detector is None:
-            failures += _score_metadata(run, judge, collections)
+            _score_metadata(run, judge, collections)
     for done, item in enumerate(items):
         progress("clips", done, len(items))
         read: dict[int, Shown | FrameScores] = {}  # by window, as most detectors are shown the same frames
@@ -295,12 +293,8 @@ def score(
                     continue
                 if judge.window not in read:
                     read[judge.window] = _read(evidence, item, frames, judge.window)
-                shown = read[judge.window]
-                if isinstance(shown, FrameScores) and not perturbation:
-                    failures.append(Failure(item=item.id, reason=shown.reason or ""))
-                _write(path, list(_ask(judge, item, collections[item.path], shown, perturbation)))
+                _write(path, list(_ask(judge, item, collections[item.path], read[judge.window], perturbation)))
     progress("clips", len(items), len(items))
-    return failures
 
 
 def _read(evidence: Evidence, item: Item, frames: int, window: int) -> Shown | FrameScores:
@@ -352,29 +346,29 @@ def sample_runs(frames: int, count: int, window: int) -> list[list[int]]:
     return [list(range(start, start + window)) for start in starts]
 
 
-def _score_metadata(run: RunFolder, judge: Judge, collections: Mapping[str, str]) -> list[Failure]:
+def _score_metadata(run: RunFolder, judge: Judge, collections: Mapping[str, str]) -> None:
     """As `score`, for the detector that sees no picture; its answer stands in a row of frame 0."""
     absent = [item for item in judge.items if not _part(run, judge.model, "", item).exists()]
     if not absent:
-        return []
-    failures = []
-    rows, fake = [], []
-    for item in judge.learnt_from:
-        try:
-            rows.append(read_metadata(item))
-            fake.append(item.label == "fake")
-        except MediaError as error:
-            failures.append(Failure(item=item.id, reason=str(error)))
-    detector = MetadataDetector().fit(rows, np.array(fake))
+        return
+    known = {item.id: _metadata(item) for item in judge.learnt_from}
+    readable = [item for item in judge.learnt_from if isinstance(known[item.id], Metadata)]
+    rows = [row for row in known.values() if isinstance(row, Metadata)]
+    detector = MetadataDetector().fit(rows, np.array([item.label == "fake" for item in readable]))
     for item in absent:
-        try:
-            said = FrameScores(detector.logits([read_metadata(item)]), "scored", None)
-        except MediaError as error:
-            said = FrameScores(np.zeros(0, np.float32), "unreadable", str(error))
-        place = _part(run, judge.model, "", item)
+        row = _metadata(item)
+        said = FrameScores(detector.logits([row]), "scored", None) if isinstance(row, Metadata) else row
         indices = range(len(said.logits))
-        _write(place, [score_rows(judge.model, item, collections[item.path], judge.seen(item), indices, said)])
-    return failures
+        path = _part(run, judge.model, "", item)
+        _write(path, [score_rows(judge.model, item, collections[item.path], judge.seen(item), indices, said)])
+
+
+def _metadata(item: Item) -> Metadata | FrameScores:
+    """What the file says, or why it cannot be read."""
+    try:
+        return read_metadata(item)
+    except MediaError as error:
+        return FrameScores(np.zeros(0, np.float32), "unreadable", str(error))
 
 
 def gather(run: RunFolder, judges: Sequence[Judge], perturbations: Sequence[str], out: Path) -> None:

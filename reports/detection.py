@@ -353,14 +353,13 @@ def figures(curves: Sequence[Curve]) -> list[Figure]:
     """For each protocol, ROC and reliability of all fakes together, a line a detector; frames reach further left."""
     made = []
     groups: dict[tuple[str, str, str], list[Curve]] = {}
-    for curve in curves:
-        labels = curve.labels
-        kind = "all fakes" if labels["generator"] == ALL else f"fakes of {labels['generator']}"
-        groups.setdefault((labels["protocol"], kind, labels["unit"]), []).append(curve)
-    wanted = {(protocol, unit) for protocol, kind, unit in groups if kind == "all fakes"}
+    together = {(c.labels["protocol"], _curve_name(c)) for c in curves if c.labels["generator"] == ALL}
+    for curve in sorted(curves, key=lambda curve: list(PROTOCOLS).index(curve.labels["protocol"])):
+        protocol, generator = curve.labels["protocol"], curve.labels["generator"]
+        if generator == ALL or (protocol, _curve_name(curve)) not in together:
+            kind = "all fakes" if generator == ALL else f"fakes of {generator}"
+            groups.setdefault((protocol, kind, curve.labels["unit"]), []).append(curve)
     for (protocol, kind, unit), own in groups.items():
-        if kind != "all fakes" and (protocol, unit) in wanted:
-            continue
         legend = tuple((f"c{index % COLOURS}", _curve_name(curve)) for index, curve in enumerate(own))
         of = f"{protocol}, {kind}, {unit}s"
         made.append(

@@ -29,7 +29,7 @@ from detectors.checkpoint import identity_hash, save_detector
 from detectors.efflite0 import EfficientNetLite0
 from thead_eval.cli import theval
 from thead_eval.data import CLIP_SCHEMA, Split, open_dataset
-from thead_eval.detection import SCORES, measure_scores, read_scores
+from thead_eval.detection import SCORES, failures_of, measure_scores, read_scores
 from thead_eval.errors import ConfigError, RunError
 from thead_eval.evidence import Evidence, read_evidence
 from thead_eval.results import Measurement, read_measurements, read_run
@@ -142,6 +142,9 @@ def test_what_a_detector_fails_on_is_no_number(evidence: Evidence, tmp_path: Pat
     rows = judged(tmp_path, evidence, judge_as_given({"breaks": Breaks()}, evidence, None))
     own = [m for m in rows if m.labels["detector"] == "breaks"]
     assert own and all(m.value is None and "RuntimeError: out of luck" in m.note for m in own)
+    failures = failures_of(read_scores(tmp_path / "run" / SCORES))
+    assert len([f for f in failures if f.labels["detector"] == "breaks"]) == 6
+    assert failures[0].reason == "raised: RuntimeError: out of luck"
 
 
 def test_without_reals_or_fakes_there_is_nothing_to_judge(evidence: Evidence) -> None:

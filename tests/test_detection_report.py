@@ -12,7 +12,7 @@ from reports.detection import answers, is_detection, write_report
 from tests.test_detect_eval import Sharpness, evidence, folder, quiet
 from thead_eval.cli import theval
 from thead_eval.curves import make_curves, read_curves, write_curves
-from thead_eval.detection import SCORES, measure_scores, read_scores
+from thead_eval.detection import SCORES, failures_of, measure_scores, read_scores
 from thead_eval.errors import RunError
 from thead_eval.evidence import Evidence
 from thead_eval.results import read_measurements, write_measurements
@@ -35,12 +35,12 @@ def run(evidence: Evidence, tmp_path_factory: pytest.TempPathFactory) -> Path:
     trainings = plan_trainings(evidence, ("P1", "P2", "P3", "k-shot"), 0, (1,), 2)
     judges = list(judge_trainings(trainings, ("<sharp>",), fit, path / "trainings", 0, quiet))
     names = {item.path: "here" for item in evidence.items}
-    failures = score(opened, evidence, judges, names, 2, ("jpeg",), quiet)
+    score(opened, evidence, judges, names, 2, ("jpeg",), quiet)
     gather(opened, judges, ("jpeg",), path / SCORES)
     scores = read_scores(path / SCORES)
     write_measurements(path, measure_scores(scores, 0, quiet))
     write_curves(path, make_curves(scores))
-    opened.record("complete", {"detection": True, "seed": 0}, {}, {}, failures)
+    opened.record("complete", {"detection": True, "seed": 0}, {}, {}, failures_of(scores))
     return path
 
 

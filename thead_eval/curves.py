@@ -54,7 +54,7 @@ def make_curves(scores: Scores) -> list[Curve]:
         for unit, rows in units.items():
             known = rows[rows["logit"].notna()]
             fake = (known["label"] == "fake").to_numpy()
-            if fake.any() and not fake.all():
+            if fake.any() and not fake.all() and known["logit"].nunique() > 1:
                 logits, p = known["logit"].to_numpy(dtype=float), known["p"].to_numpy(dtype=float)
                 made.append(
                     Curve(

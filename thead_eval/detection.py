@@ -23,7 +23,7 @@ from torch import Tensor
 from thead_eval.errors import RunError
 from thead_eval.evidence import Item
 from thead_eval.metrics.detection import METRICS, DetectionMetric, Values, once, why_not
-from thead_eval.results import Measurement
+from thead_eval.results import Failure, Measurement
 from thead_eval.statistics import Draws, bootstrap_bounds
 from thead_eval.types import Clip, Detector
 
@@ -205,6 +205,16 @@ def read_scores(path: Path) -> Scores:
     return Scores(frames, {model.key: model for model in models})
 
 
+def failures_of(scores: Scores) -> list[Failure]:
+    """Clips that a model was asked about as they are, and of which it has no score."""
+    rows = scores.frames[(scores.frames["perturbation"] == "") & (scores.frames["outcome"] != "scored")]
+    once_each = rows.drop_duplicates(["model", "item"])
+    return [
+        Failure(item=row["item"], labels={"detector": row["model"]}, reason=f"{row['outcome']}: {row['reason']}")
+        for row in once_each.to_dict("records")
+    ]
+
+
 CLIP_COLUMNS = [name for name in SCORE_SCHEMA.names if name not in ("frame", "logit", "p")]
 
 
@@ -249,7 +259,7 @@ class _Number:
     higher_is_better: bool
     compute: Callable[[Draws], Values]
     absent: str = ""  # why it has no value
-    best: float | None = None
+    bounded: bool = False  # a share, of which 0 and 1 are the ends
 
 
 def measure_scores(scores: Scores, seed: int, progress: Callable[[str, int, int], None]) -> list[Measurement]:
@@ -358,13 +368,12 @@ def measure_question(
         value = low = high = None
         if not note:
             value = float(number.compute(once(len(scored)))[0])
-            bounds = bootstrap_bounds(number.compute, identities, seed)
-            low, high = bounds or (None, None)
-            perfect = number.best is not None and abs(value - number.best) < 1e-12
-            if perfect and low is not None:  # a bootstrap of no faults shows none, however few people it saw
-                value = number.best
-                assert value is not None
-                low, high = sorted((value, abs(1 - value - 0.025 ** (1 / max(smaller_class, 1)))))
+            low, high = bootstrap_bounds(number.compute, identities, seed) or (None, None)
+            ends = [end for end in (0.0, 1.0) if abs(value - end) < 1e-12]
+            if number.bounded and ends and low is not None and high is not None and high - low < 1e-12:
+                # The same in each draw, however few people there are to draw from.
+                value, fault = ends[0], 1 - 0.025 ** (1 / max(smaller_class, 1))
+                low, high = (value - fault, value) if value else (value, value + fault)
         made.append(
             Measurement(
                 metric=number.name,
@@ -392,7 +401,7 @@ def _numbers(
     for metric in METRICS:
         if not perturbed or metric.name in PERTURBED:
             compute = _over_draws(metric, scored, fake, draws)
-            yield _Number(metric.name, metric.higher_is_better, compute, why_not(metric, fake[draws[0]]), metric.best)
+            yield _Number(metric.name, metric.higher_is_better, compute, why_not(metric, fake[draws[0]]), metric.share)
     if unit == "frame" or len(draws) > 1:
         return
     logits, logits_as_is = scored["logit"].to_numpy(), scored["logit_as_is"].to_numpy()
@@ -405,7 +414,7 @@ def _numbers(
         ):
             if perturbed or "flipped" not in name:
                 absent = "" if of_class.any() else f"there are no {name.split('_')[0]}"
-                yield _Number(name, more_is_better, _share(counted, of_class), absent, float(more_is_better))
+                yield _Number(name, more_is_better, _share(counted, of_class), absent, True)
 
 
 def _over_draws(

@@ -146,14 +146,14 @@ class DetectionMetric:
     summary: str
     both_classes: bool = True  # None where all are real, or all fake
     minimum_reals: int = 1  # with fewer there is no such false positive rate to be read
-    best: float | None = None  # the value of a detector without a fault; a bootstrap of it has no width
+    share: bool = False  # of people's clips: at 0 and 1 a bootstrap has no width
 
 
 METRICS = (
-    DetectionMetric("auc", True, "score", auc, "area under the ROC curve, ties counting half", best=1.0),
-    DetectionMetric("ap", True, "score", average_precision, "average precision, fakes being positive", best=1.0),
+    DetectionMetric("auc", True, "score", auc, "area under the ROC curve, ties counting half", share=True),
+    DetectionMetric("ap", True, "score", average_precision, "average precision, fakes being positive", share=True),
     DetectionMetric(
-        "eer", False, "score", equal_error_rate, "equal error rate: nearest threshold, mean of both", best=0.0
+        "eer", False, "score", equal_error_rate, "equal error rate: nearest threshold, mean of both", share=True
     ),
     *(
         DetectionMetric(
@@ -163,7 +163,7 @@ METRICS = (
             partial(true_positive_rate_at, fpr / 100),
             f"share of fakes flagged where at most {fpr:g} % of the reals are; n/a with fewer than {reals} reals",
             minimum_reals=reals,
-            best=1.0,
+            share=True,
         )
         for fpr, reals in ((5, 20), (1, 100), (0.1, 1000))
     ),

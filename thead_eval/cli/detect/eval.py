@@ -76,7 +76,7 @@ def command(
     from thead_eval import __version__
     from thead_eval.cli.progress import progress_bars
     from thead_eval.curves import make_curves, write_curves
-    from thead_eval.detection import SCORES, measure_scores, read_scores
+    from thead_eval.detection import SCORES, failures_of, measure_scores, read_scores
     from thead_eval.results import RunRecord, read_run, write_measurements
     from thead_eval.run import default_path, open_run
 
@@ -99,8 +99,8 @@ def command(
             measurements = measure_scores(table, seed, progress)
         write_measurements(out, measurements)
         write_curves(out, make_curves(table))
-        described, weights, failures = (earlier.dataset, earlier.weights, earlier.failures) if earlier else ({}, {}, [])
-        run.record("complete", config, described, weights, failures)
+        described, weights = (earlier.dataset, earlier.weights) if earlier else ({}, {})
+        run.record("complete", config, described, weights, failures_of(table))
     else:
         if scores:
             raise ConfigError("--scores judges what was said already, and --data and --fakes ask; name one of the two")
@@ -138,7 +138,7 @@ def _ask(
     from thead_eval.cli.progress import progress_bars
     from thead_eval.curves import make_curves, write_curves
     from thead_eval.data import open_dataset
-    from thead_eval.detection import SCORES, measure_scores, read_scores
+    from thead_eval.detection import SCORES, failures_of, measure_scores, read_scores
     from thead_eval.evidence import read_evidence
     from thead_eval.results import write_measurements
     from thead_eval.run import open_run
@@ -175,22 +175,22 @@ def _ask(
     with progress_bars() as progress:
         if protocols:
             trainings = plan_trainings(evidence, protocols, seed, known_fakes, draws)
-            judges, failures = [], []
+            judges = []
             fit = _fit(device, recipe, progress)
             for judge in judge_trainings(trainings, detectors, fit, out / "trainings", seed, progress):
-                failures += score(run, evidence, [judge], collections, frames, perturbations, progress)
+                score(run, evidence, [judge], collections, frames, perturbations, progress)
                 judges.append(judge.forgotten())
         else:
             judges = judge_as_given(_load(detectors, device), evidence, split)  # type: ignore[arg-type]  # click's choice
-            failures = score(run, evidence, judges, collections, frames, perturbations, progress)
+            score(run, evidence, judges, collections, frames, perturbations, progress)
         gather(run, judges, perturbations, out / SCORES)
-        run.record("scoring", config, described, {}, failures)
+        run.record("scoring", config, described, {}, [])
         table = read_scores(out / SCORES)
         measurements = measure_scores(table, seed, progress)
     write_measurements(out, measurements)
     write_curves(out, make_curves(table))
     weights = {judge.model.key: judge.model.sha256 for judge in judges if judge.model.sha256}
-    run.record("complete", config, described, weights, failures)
+    run.record("complete", config, described, weights, failures_of(table))
     return measurements
 
 
