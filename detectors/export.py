@@ -1,8 +1,8 @@
 """A trained detector as an ONNX file: frames in, logits and probabilities out, without torch.
 
 Input `frames` [T, 3, 224, 224] uint8 RGB head crops, as `evidence.alike` makes them; outputs `logits` [T], whose mean
-is a video's, and `probabilities` [T], calibrated. The metadata says under 'theval' how to make the one and read the
-other.
+is a video's, and `probabilities` [T], calibrated. T is any number, or, of a detector that needs neighbouring frames,
+that many. The metadata says under 'theval' how to make the one and read the other.
 """
 
 import json
@@ -23,7 +23,7 @@ from thead_eval.evidence import QUALITY, SIDE
 OPSET = 18
 KEY = "theval"
 TOLERANCE = 1e-4  # between the file's logits and the detector's
-CHECKED = 5  # frames
+EXAMPLES = 5  # frames
 
 
 class Exported(NamedTuple):
@@ -60,7 +60,12 @@ def export_detector(detector: TrainedDetector, path: Path) -> Exported:
         raise ConfigError(
             "exporting needs the packages onnx and onnxscript; run 'pip install \"theval[export]\"'"
         ) from None
-    frames = _example(max(CHECKED, 2 * detector.window))
+    alone = detector.window == 1
+    frames = _example(EXAMPLES if alone else detector.window, seed=0)
+    cannot = (
+        f"detector '{detector.name}' cannot be exported, as it computes what an ONNX file cannot hold; export a "
+        "network, such as efflite0"
+    )
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # torch's own deprecations, about which a user can do nothing
@@ -70,20 +75,19 @@ def export_detector(detector: TrainedDetector, path: Path) -> Exported:
                 dynamo=True,
                 input_names=["frames"],
                 output_names=["logits", "probabilities"],
-                dynamic_shapes={"frames": {0: torch.export.Dim("frames", min=1)}},
+                dynamic_shapes={"frames": {0: torch.export.Dim("frames", min=1)}} if alone else None,
                 opset_version=OPSET,
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, NotImplementedError, TypeError) as error:
-        raise ConfigError(
-            f"detector '{detector.name}' cannot be exported, as it computes what an ONNX file cannot hold "
-            f"({type(error).__name__}); export a network, such as efflite0"
-        ) from error
+        raise ConfigError(cannot) from error
     program.model.metadata_props[KEY] = json.dumps(describe(detector))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         program.save(temporary, external_data=False)
-        difference = _compare(detector, temporary, frames)
+        difference = _compare(detector, temporary)
+        if difference is None:
+            raise ConfigError(cannot)
         if not difference <= TOLERANCE:
             raise CheckpointError(
                 f"the ONNX file of '{detector.path}' gives logits that differ by {difference:.2g}, and was not "
@@ -117,24 +121,32 @@ def describe(detector: TrainedDetector) -> dict[str, Any]:  # Any: JSON
     }
 
 
-def _example(count: int) -> Tensor:
+def _example(count: int, seed: int) -> Tensor:
     """[T, 3, 224, 224] uint8: smooth colours with some noise, nearer to pictures than noise alone."""
-    random = torch.Generator().manual_seed(0)
+    random = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 7, 7, generator=random) * 255
     smooth = nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic", align_corners=False)
     noise = torch.randn(count, 3, SIDE, SIDE, generator=random) * 6
     return (smooth + noise).clamp(0, 255).to(torch.uint8)
 
 
-def _compare(detector: TrainedDetector, path: Path, frames: Tensor) -> float:
-    """The largest difference between the two, of all frames at once and of the first by itself."""
+def _compare(detector: TrainedDetector, path: Path) -> float | None:
+    """The largest difference between the two, of other frames and as many and as few as there may be.
+
+    None where the file takes only the number that it was made with.
+    """
     import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     differences = []
-    for some in (frames, frames[: detector.window]):
-        given: np.ndarray[Any, Any] = session.run(["logits"], {"frames": some.numpy()})[0]  # Any: a tensor's type
-        expected = detector.logits(some).numpy()
+    for count in (1, 2 * EXAMPLES) if detector.window == 1 else (detector.window,):
+        frames = _example(count, seed=count)
+        try:
+            given: np.ndarray[Any, Any] = session.run(["logits"], {"frames": frames.numpy()})[0]  # Any: a tensor's type
+        except InvalidArgument:
+            return None
+        expected = detector.logits(frames).numpy()
         known = np.isfinite(expected)
         if (np.isfinite(given) != known).any():
             return float("inf")

@@ -14,6 +14,9 @@ from click.testing import CliRunner
 from detectors.calibration import Calibration
 from detectors.checkpoint import TrainedDetector, read_detector, save_detector
 from detectors.efflite0 import EfficientNetLite0
+from detectors.export import export_detector
+from detectors.landmarks import Motion
+from detectors.temporal import Thumbnails
 from thead_eval.cli.export import command
 from thead_eval.errors import CheckpointError, ConfigError, PluginError
 from thead_eval.verdicts import OperatingPoint
@@ -60,6 +63,29 @@ def test_the_file_says_how_to_use_it(detector: TrainedDetector, file: Path) -> N
         "framing": "head crop of 'theval prepare'", "through": 128, "side": 224, "jpeg_quality": 90,
     }  # fmt: skip
     assert about["calibration"] == {"a": 2.0, "b": 0.5}
+
+
+def test_a_detector_of_neighbouring_frames_takes_that_many(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    calibration = Calibration(2.0, 0.5, np.array([[2.0, 0.5]]))
+    metadata = {"generators": "[]", "identities": "[]"}
+    save_detector(
+        tmp_path / "t.safetensors", "temporal", {"size": 32}, Thumbnails(32).eval(), calibration, [], metadata
+    )
+    detector = read_detector(tmp_path / "t.safetensors", torch.device("cpu"))
+    assert export_detector(detector, tmp_path / "t.onnx").difference <= 1e-4
+    session = onnxruntime.InferenceSession(str(tmp_path / "t.onnx"), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == [detector.window, 3, 224, 224] == [7, 3, 224, 224]
+
+
+def test_what_onnx_cannot_hold_says_so(tmp_path: Path) -> None:
+    calibration = Calibration(2.0, 0.5, np.array([[2.0, 0.5]]))
+    save_detector(
+        tmp_path / "s.safetensors", "landmarks", {}, Motion(), calibration, [], {"generators": "[]", "identities": "[]"}
+    )
+    with pytest.raises(ConfigError, match="detector 'landmarks' cannot be exported"):
+        export_detector(read_detector(tmp_path / "s.safetensors", torch.device("cpu")), tmp_path / "s.onnx")
+    assert not (tmp_path / "s.onnx").exists()
 
 
 def test_what_is_no_detector_says_so(tmp_path: Path) -> None:
