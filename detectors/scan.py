@@ -11,7 +11,7 @@ from functools import cache
 from itertools import islice
 from math import ceil, hypot
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -65,8 +65,8 @@ class ScanSettings:
     per_second: float = 5.0  # frames of a track that are scored
     at_least: int = 32  # frames of a track that are scored where that many are there, as when it was validated
     min_frames: int = 12  # of a track; shorter ones are not judged
-    followed: float = 15.0  # frames a second on which faces are followed, at most
-    detect_every: int = 6  # of these frames; between them faces are tracked
+    followed: float = 30.0  # frames a second on which faces are followed, at most
+    detect_every: int = 8  # of these frames; between them faces are only followed
     searched: int = 640  # pixels of the longer side of the pictures in which faces are searched
 
 
@@ -136,18 +136,12 @@ def open_scanner(name: str | Path, device: torch.device, rate: float | None) -> 
         detector,
         note,
         int(detector.metadata.get("size", SIDE)),
-        _reach(detector),
+        detector.window,
         point,
         detector.calibrate,
         detector.interval,
         validation.get("window_deviation"),
     )
-
-
-def _reach(detector: TrainedDetector) -> int:
-    """Neighbouring frames that a logit needs, also where it takes only some of them."""
-    network: Any = detector.network  # Any: two plain attributes of every one of checkpoint.NETWORKS
-    return (int(network.window) - 1) * int(network.stride) + 1
 
 
 def _expit(value: float) -> float:
@@ -301,11 +295,11 @@ def _search(path: Path, settings: ScanSettings, least: int, progress: Progress) 
 
     def see(picture: Picture) -> None:
         nonlocal seen
-        seen += stride
+        seen += 1
         progress("tracking", seen, max(info.frames or seen, seen))
 
-    stride = max(1, ceil(info.fps / settings.followed))
-    confident, every, searched = CONFIDENT["dlib"], settings.detect_every, settings.searched
+    stride = ceil(info.fps / settings.followed)
+    confident, every, searched = CONFIDENT["dlib"], settings.detect_every * stride, settings.searched
     search = search_video(path, info, *_backends(), confident, every, searched=searched, stride=stride, see=see)
     tracks = [piece for track in search.tracks for piece in split_by_reach(track.times(*search.scale))]
     tracks = [track for track in tracks if _side(track) >= SMALLEST]
@@ -316,7 +310,7 @@ def _search(path: Path, settings: ScanSettings, least: int, progress: Progress) 
     if search.frames < least:
         return found._replace(outcome="too_short", reason=f"{search.frames} frames, {least} are needed")
     longest = max(map(len, tracks), default=0)
-    if longest < settings.detect_every * stride:  # seen once, and not again: seldom a face
+    if longest <= every:  # seen once, and not again: seldom a face
         return found._replace(outcome="no_face", reason=f"no face that can be judged in {search.frames} frames")
     reason = f"no face could be followed for more than {longest} frames, {least} are needed"
     return found._replace(outcome="too_short", reason=reason)

@@ -108,10 +108,10 @@ def search_video(
         detector: See `track_faces`, as for the next three.
         landmarker: Takes its boxes.
         confident: The score from which a box alone begins a track.
-        every: Detect on every that many of the frames of a shot that are searched.
+        every: Detect on every that many frames of a shot.
         threads: Of the decoder; 0 = one a core.
         searched: Pixels of the longer side of the pictures in which faces are searched.
-        stride: Search every that many frames; those between have the points of the one before.
+        stride: See `track_faces`.
         see: Is given each picture that is searched, upright.
 
     Raises:
@@ -120,33 +120,30 @@ def search_video(
     shrink = max(1.0, max(info.width, info.height) / searched)
     small = round(info.width / shrink), round(info.height / shrink)
     width, height = small
-    frames = 0
 
     def pictures() -> Iterator[Picture]:
-        nonlocal width, height, frames
+        nonlocal width, height
         reformatter = VideoReformatter()
         for frame in decode_frames(path, threads):
-            frames += 1
-            if (frames - 1) % stride:
-                continue
             picture = np.ascontiguousarray(to_rgb(frame, *small, reformatter))
             height, width = picture.shape[:2]
             see(picture)
             yield picture
 
-    _, tracks = track_faces(pictures(), detector, landmarker, confident, every)
+    frames, tracks = track_faces(pictures(), detector, landmarker, confident, every, stride)
     if not frames:
         raise MediaError(f"'{path}' holds no frames; download or export it again")
-    if stride > 1:
-        begins = [track.first_frame * stride for track in tracks]
-        points = [np.repeat(track.points, stride, axis=0) for track in tracks]
-        tracks = [Track(begin, own[: frames - begin]) for begin, own in zip(begins, points, strict=True)]
     upright = (info.width, info.height) if (width, height) == small else (info.height, info.width)
     return FaceSearch(frames, *upright, tracks, (upright[0] / width, upright[1] / height))
 
 
 def track_faces(
-    pictures: Iterable[Picture], detector: PictureDetector, landmarker: PictureLandmarker, confident: float, every: int
+    pictures: Iterable[Picture],
+    detector: PictureDetector,
+    landmarker: PictureLandmarker,
+    confident: float,
+    every: int,
+    stride: int = 1,
 ) -> Search:
     """Follow all faces through [H, W, 3] RGB pictures of one size, which are held one at a time.
 
@@ -156,6 +153,8 @@ def track_faces(
         landmarker: Takes its boxes.
         confident: The score from which a box alone begins a track; doubtful ones only confirm.
         every: Detect on every that many frames of a shot.
+        stride: Take landmarks on every that many frames of a shot, of which `every` is a multiple; those between have
+            the points of the one before.
     """
     closed: list[Track] = []
     faces: list[_Open] = []
@@ -169,13 +168,17 @@ def track_faces(
             closed += _close(faces)
             faces, shot = [], number
         before = thumb
+        since = number - shot
+        if since % stride:
+            for face in faces:
+                face.points.append(face.points[-1])
+            continue
 
         jumped = _follow(faces, picture, landmarker)
         met = _meeting(faces)
         closed += _close([face for face in faces if face in met], drop_last=True)
         faces = [face for face in faces if face not in met]
 
-        since = number - shot
         eager = not faces and since < every  # a shot's first frames are worth a closer look
         if since % every == 0 or jumped or met or eager:
             boxes = detector([picture])[0]
