@@ -22,7 +22,7 @@ class TrainConfig:
 
     batch: int = 32  # half of them fake; of all processes together
     steps: int = 1500
-    lr: float = 1e-4
+    lr: float = 2e-4
     warmup: int = 50  # steps in which lr grows to its value
     weight_decay: float = 0.01
     clip: float = 1.0  # the norm of a step's gradient, at most

@@ -46,7 +46,6 @@ from thead_eval.training import (
 
 # Settings that may change between two sittings of one training: they do not change the steps that are made.
 FREE = ("steps", "log_every", "save_every", "validate_every", "patience", "workers")
-HEAD = 10.0  # times the learning rate of the rest: the output layer begins at zero
 
 
 @dataclass
@@ -81,11 +80,8 @@ def new_state(recipe: Recipe, device: torch.device) -> State:
         network.start()  # type: ignore[operator]  # a method
     network = network.to(device).to(memory_format=torch.channels_last)
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    learnt = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-    head = [parameter for name, parameter in learnt if name.startswith("head.")]
-    rest = [parameter for name, parameter in learnt if not name.startswith("head.")]
-    groups = [{"params": rest, "times": 1.0}, {"params": head, "times": HEAD}]
-    optimizer = torch.optim.AdamW(groups, recipe.train.lr, weight_decay=recipe.train.weight_decay, fused=True)
+    learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learnt, recipe.train.lr, weight_decay=recipe.train.weight_decay, fused=True)
     return State(network, average, optimizer)
 
 
@@ -97,7 +93,7 @@ def update(state: State, batch: Batch, recipe: Recipe, fabric: Fabric, learn: Ca
     """
     config = recipe.train
     for group in state.optimizer.param_groups:
-        group["lr"] = config.lr * group["times"] * min(1.0, (state.step + 1) / max(config.warmup, 1))
+        group["lr"] = config.lr * min(1.0, (state.step + 1) / max(config.warmup, 1))
     loss = F.binary_cross_entropy_with_logits(learn(batch.x).float(), batch.fake)
     value = loss.item()
     if not math.isfinite(value):

@@ -230,7 +230,7 @@ def test_a_stopped_run_is_the_run_that_would_have_been(finished: Path, evidence:
 
 def test_it_learns(evidence: Evidence, tmp_path: Path) -> None:
     """What a glance tells apart: people of other colours, and stripes."""
-    train_config = replace(TRAIN, batch=8, steps=24, lr=5e-4, ema=0.5, validate_every=12)
+    train_config = replace(TRAIN, batch=8, steps=24, lr=1e-3, ema=0.5, validate_every=12)
     ending = run(evidence, tmp_path / "run", replace(RECIPE, train=train_config, augmentation=Augmentation(colour=0)))
     assert ending.best < 0.6  # 0.69 is a coin
 
@@ -246,7 +246,7 @@ def test_a_blended_training_needs_real_clips_alone(dataset: Dataset, tmp_path: P
 def test_what_cannot_be_trained(finished: Path, evidence: Evidence, dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="already holds a training; pass --resume"):
         run(evidence, finished)
-    with pytest.raises(RunError, match=r"was trained with train lr = 0\.0001, not 0\.1"):
+    with pytest.raises(RunError, match=r"was trained with train lr = 0\.0002, not 0\.1"):
         run(evidence, finished, replace(RECIPE, train=replace(TRAIN, lr=0.1)), resume=True)
     with pytest.raises(RunError, match="was trained with detector = 'efflite0', not 'sbi'"):
         run(evidence, finished, replace(RECIPE, detector="sbi"), resume=True)

@@ -1,6 +1,7 @@
 """The kinds of detectors: each to what it looks at, and all as files that come back."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -230,5 +231,10 @@ def test_what_an_option_is_for(fakes: str, tmp_path: Path) -> None:
         detect_train("--fakes", fakes, "--detector", "spectrum", "--steps", "3", "-o", str(tmp_path / "a"))
     with pytest.raises(ConfigError, match="an ensemble of 0 detectors is none"):
         detect_train("--fakes", fakes, "--detector", "ensemble", "-o", str(tmp_path / "a"))
+    shared = tmp_path / "shared"
+    shutil.copytree(fakes, shared)
+    shutil.copy(shared / "0.mkv", shared / "8.mkv")
+    with pytest.raises(ConfigError, match=r"one recording \(sha256 .*\) is in train and val; put each in one split"):
+        detect_train("--fakes", str(shared), "--detector", "spectrum", "-o", str(tmp_path / "a"))
     with pytest.raises(ConfigError, match="--member means something only with --detector ensemble"):
         detect_train("--fakes", fakes, "--member", "x", "-o", str(tmp_path / "a"))

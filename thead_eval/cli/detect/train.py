@@ -37,6 +37,7 @@ import click
 @click.option(
     "--member", type=click.Path(path_type=Path), multiple=True, help="ensemble: a trained detector. Repeatable."
 )
+@click.option("--leaky", is_flag=True, help="Train although two splits share people, recordings or files.")
 @click.option("--resume", is_flag=True, help="Continue what is in OUT, or begin where it is empty.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
@@ -53,6 +54,7 @@ def command(
     device: str | None,
     precision: str | None,
     member: tuple[Path, ...],
+    leaky: bool,
     resume: bool,
     as_json: bool,
 ) -> None:
@@ -62,6 +64,9 @@ def command(
     person whom it shows. OUT holds best.safetensors (to use) and, of networks, last.safetensors (to continue) and
     metrics.csv. Ctrl-C or SIGTERM saves and ends (exit code 130 or 143); the same command with --resume makes the run
     that would have been. A training that diverges ends with exit code 1.
+
+    Before it, the clips are audited as by 'theval detect audit --no-faces': what two splits share is an error, and what
+    the files tell without a picture is said.
 
     \b
     Examples:
@@ -80,6 +85,7 @@ def command(
     from detectors.fit import fit
     from detectors.recipe import read_recipe
     from detectors.train import train
+    from thead_eval.audit import audit
     from thead_eval.cli.options import refuse
     from thead_eval.cli.progress import training_bars
     from thead_eval.data import open_dataset
@@ -101,6 +107,15 @@ def command(
     if recipe.detector != "ensemble":
         refuse(click.get_current_context(), ("member",), "--detector ensemble")
     with training_bars(leads) as bars:
+        if leads:
+            leaks = audit(evidence.judged(), recipe.train.seed, bars.read, faces=False).leaks
+            for leak in leaks:
+                bars.say(f"{leak.check}: {leak.what}")
+            shared = [leak for leak in leaks if leak.check != "metadata"]
+            if shared and not leaky:
+                raise ConfigError(
+                    f"{shared[0].what}; put each in one split, see 'theval detect audit', or pass --leaky"
+                )
         try:
             if hasattr(find_class(recipe.detector), "fits_on"):
                 refuse(click.get_current_context(), ("steps", "hours", "batch", "precision", "resume"), "a network")
