@@ -30,7 +30,7 @@ from thead_eval.backends import (
     load_picture_detector,
     load_picture_landmarker,
 )
-from thead_eval.detection import score_clip
+from thead_eval.detection import SURE, score_clip
 from thead_eval.errors import ConfigError, MediaError
 from thead_eval.evidence import SIDE, alike, spread
 from thead_eval.marks import read_marks
@@ -89,11 +89,10 @@ class Scanner:
         p = self.calibrate(score.value)
         if score.low is None or score.high is None:
             return Interval(p, None, None)
-        middle = float(logit(p))
-        low, high = self.uncertain(score.value)
-        below = hypot(middle - logit(self.calibrate(score.low)), middle - logit(low))
-        above = hypot(logit(self.calibrate(score.high)) - middle, logit(high) - middle)
-        return Interval(p, float(expit(middle - below)), float(expit(middle + above)))
+        ends = (p, self.calibrate(score.low), self.calibrate(score.high), *self.uncertain(score.value))
+        middle, low, high, lower, upper = logit(np.clip(ends, SURE, 1 - SURE))
+        below, above = hypot(middle - low, middle - lower), hypot(high - middle, upper - middle)
+        return Interval(p, min(p, float(expit(middle - below))), max(p, float(expit(middle + above))))
 
 
 def open_scanner(name: str | Path, device: torch.device, rate: float | None) -> Scanner:

@@ -152,6 +152,13 @@ def test_a_picture_is_one_frame(folder: Path) -> None:
     assert (long.outcome, long.tracks) == ("too_short", ())
 
 
+def test_a_probability_holds_its_interval_however_sure_the_detector_is() -> None:
+    for value in (-900.0, 0.0, 900.0):
+        p = scanner(Brightness()).probability(Interval(value, value - 1, value + 1))
+        assert p.low is not None and p.value is not None and p.high is not None
+        assert 0 <= p.low <= p.value <= p.high <= 1 and (p.low < p.high)
+
+
 @pytest.mark.parametrize(
     ("name", "outcome", "reason"),
     [
