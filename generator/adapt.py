@@ -217,6 +217,7 @@ def _fine_tune(
     G, D = networks.G, networks.D
     assert D is not None, "fine-tuning needs D"
     device, network, weights = psi_hat.device, G.config, config.weights or networks.weights
+    judging = bool(weights.adversarial or weights.feature_matching)
     content = _load_content(weights.content_networks, device)
     mixed = config.precision == "bf16-mixed" or (config.precision is None and computes_bfloat16(device))
     precision = torch.autocast(device.type, torch.bfloat16, enabled=mixed)
@@ -272,31 +273,33 @@ def _fine_tune(
             parts["mask"] = weights.mask * output.masks[:, -1].mean()
             rough = output.flow.diff(dim=-1).abs().mean() + output.flow.diff(dim=-2).abs().mean()
             parts["flow"] = weights.flow * rough
-        real, fake = view(views.x, views.y, network, corners), view(output.frame, views.y, network, corners)
-        with precision:
-            r_fake, fake_features = D(fake.x, fake.y, w)
-            with torch.no_grad():
-                _, real_features = D(real.x, real.y, w)
-        parts["adversarial"] = weights.adversarial * losses.adversarial_loss(r_fake)
-        parts["feature_matching"] = weights.feature_matching * losses.feature_matching_loss(
-            fake_features, real_features
-        )
+        if judging:
+            real, fake = view(views.x, views.y, network, corners), view(output.frame, views.y, network, corners)
+            with precision:
+                r_fake, fake_features = D(fake.x, fake.y, w)
+                with torch.no_grad():
+                    _, real_features = D(real.x, real.y, w)
+            parts["adversarial"] = weights.adversarial * losses.adversarial_loss(r_fake)
+            parts["feature_matching"] = weights.feature_matching * losses.feature_matching_loss(
+                fake_features, real_features
+            )
         _refuse_nan(parts, id, step, config)
         optimizer.zero_grad()
         torch.autograd.backward(torch.stack(list(parts.values())).sum())
         optimizer.step()
 
         # w' and D'.
-        for parameter in judged:
-            parameter.requires_grad_(True)
-        with precision:
-            both = torch.cat([real.x, fake.x.detach()]), torch.cat([real.y, real.y])
-            r_real, r_fake = D(*both, w).r.chunk(2)
-        d_loss = losses.discriminator_loss(r_real, r_fake)
-        _refuse_nan({"discriminator": d_loss}, id, step, config)
-        d_optimizer.zero_grad()
-        torch.autograd.backward(d_loss)
-        d_optimizer.step()
+        if judging:
+            for parameter in judged:
+                parameter.requires_grad_(True)
+            with precision:
+                both = torch.cat([real.x, fake.x.detach()]), torch.cat([real.y, real.y])
+                r_real, r_fake = D(*both, w).r.chunk(2)
+            d_loss = losses.discriminator_loss(r_real, r_fake)
+            _refuse_nan({"discriminator": d_loss}, id, step, config)
+            d_optimizer.zero_grad()
+            torch.autograd.backward(d_loss)
+            d_optimizer.step()
 
         with torch.no_grad():
             if config.anchor:

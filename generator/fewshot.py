@@ -126,8 +126,10 @@ def _load(path: Path, device: torch.device, changed: int) -> Loaded:
 
 
 def _loss_weights(saved: checkpoint.Checkpoint) -> LossWeights:
-    """Those that the networks were meta-learnt with."""
+    """Those that the networks were meta-learnt with; nothing from a D that had not begun to learn."""
     meta = json.loads(saved.metadata.get("meta", "{}"))
+    if int(saved.metadata.get("steps", "0")) <= meta.get("d_start", -1):
+        meta |= {"adversarial": 0.0, "feature_matching": 0.0}
     given = {field.name: meta[field.name] for field in fields(LossWeights) if field.name in meta}
     if "content_networks" in given:
         given["content_networks"] = tuple(given["content_networks"])

@@ -29,13 +29,15 @@ CONFIG = NetworkConfig(
 QUICK = AdaptConfig(steps=2, check_every=1, lr=1e-3, augmentation=UNCHANGED)
 
 
-def write_checkpoint(path: Path, *, seed: int = 0, discriminator: bool = True, config: NetworkConfig = CONFIG) -> Path:
+def write_checkpoint(
+    path: Path, *, seed: int = 0, discriminator: bool = True, config: NetworkConfig = CONFIG, steps: int = 10
+) -> Path:
     torch.manual_seed(seed)
     modules: dict[str, nn.Module | Mapping[str, Tensor]] = {"E": Embedder(CONFIG), "G": Generator(CONFIG)}
     if discriminator:
         modules["D"] = Discriminator(CONFIG)
     meta = MetaConfig(content_networks=("efflite0",), content_crop=48, adversarial=0.1)
-    checkpoint.save(path, modules, config, {"recipe": "tiny", "steps": "0", "meta": json.dumps(asdict(meta))})
+    checkpoint.save(path, modules, config, {"recipe": "tiny", "steps": str(steps), "meta": json.dumps(asdict(meta))})
     return path
 
 
@@ -92,6 +94,15 @@ def test_folded_or_not(file: Path, take: tuple[Clip, Landmarks]) -> None:
 def test_fine_tuning_weighs_losses_as_meta_learning_did(file: Path) -> None:
     weights = load_networks(file, CPU).networks.weights
     assert weights == LossWeights(content_crop=48, adversarial=0.1, l1=0.0, rgb=0.0)
+
+
+def test_a_discriminator_that_has_learnt_nothing_judges_nothing(tmp_path: Path, take: tuple[Clip, Landmarks]) -> None:
+    path = write_checkpoint(tmp_path / "young.safetensors", steps=0)
+    assert load_networks(path, CPU).networks.weights == LossWeights(
+        content_crop=48, adversarial=0.0, feature_matching=0.0, l1=0.0, rgb=0.0
+    )
+    talker = FewShot("fewshot", CPU, path, QUICK).adapt(*shots(take, 2))
+    assert talker.animate(take[1].take([4]), 12.5).frames.shape == (1, 3, 64, 64)
 
 
 def test_what_a_training_continues_from_gives_its_averages(tmp_path: Path) -> None:
