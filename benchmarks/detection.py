@@ -90,20 +90,6 @@ class Training:
         return item.identity in known[0], item.generator in known[1]
 
 
-def fair(items: Sequence[Item]) -> list[Item]:
-    """Of the real clips those that the fakes reproduce, as far as these lie beside them as files.
-
-    They are as many frames as a fake's, coded alike, of the same moments. Whole clips of a dataset are there to be
-    learnt from; they are judged only where there are fakes of which the real frames are missing, and never of people
-    of whom those are there.
-    """
-    partners = {(item.identity, item.source) for item in items if item.label == "real" and not item.clip}
-    alone = any((item.identity, item.source) not in partners for item in items if item.label == "fake")
-    whole = [item for item in items if item.label == "real" and item.clip]
-    left_out = {item.id for item in whole if not alone or (item.identity, item.source) in partners}
-    return [item for item in items if item.id not in left_out]
-
-
 # Detectors as they come.
 
 
@@ -119,17 +105,18 @@ def judge_as_given(detectors: Mapping[str, Detector], evidence: Evidence, split:
     judges = []
     for key, detector in detectors.items():
         trained = detector if isinstance(detector, Trained) else None
-        items = fair([item for item in evidence.items if _is_asked(item, split, trained)])
+        asked = tuple(item for item in evidence.items if _is_asked(item, split, trained))
+        items = Evidence(asked, evidence.size).judged().items
         _check(items, f"'{key}' could be asked about")
         judges.append(Judge(_model(key, detector), detector, _seen_by(trained), tuple(items)))
-    learnt_from = tuple(fair([item for item in evidence.items if item.split == "train"]))
+    learnt_from = evidence.of("train").judged().items
     if {item.label for item in learnt_from} == {"real", "fake"}:
         people = {item.identity for item in learnt_from}
         generators = {item.generator for item in learnt_from}
-        asked = {item.id: item for judge in judges for item in judge.items if item.identity not in people}
+        others = {item.id: item for judge in judges for item in judge.items if item.identity not in people}
         model = Model(key="metadata", detector="metadata")
         seen: Callable[[Item], Seen] = lambda item: (False, item.generator in generators)  # noqa: E731  # beside its use
-        judges.append(Judge(model, None, seen, tuple(asked.values()), learnt_from))
+        judges.append(Judge(model, None, seen, tuple(others.values()), learnt_from))
     return judges
 
 
@@ -187,13 +174,13 @@ def plan_trainings(
             f"{' and '.join(set(protocols) - {'P1'})} hold out one generator and learn from others, and there are only "
             f"fakes of '{evidence.generators[0] if evidence.generators else 'none'}'; name more --fakes"
         )
-    test = fair([item for item in evidence.items if item.split == "test"])
+    test = evidence.of("test").judged().items
     _check(test, "of the split 'test' could be judged")
     halved = "P2" in protocols
     known = [item for item in evidence.items if item.split != "test"]
     learnt = [_early(item) if halved and item.split == "train" else item for item in known]
     learn = Evidence(tuple(learnt), evidence.size)
-    train = fair([item for item in known if item.split == "train"])
+    train = evidence.of("train").judged().items
     late = [_late(item) for item in train if halved and item.frames >= SHORTEST]
     trainings = []
     if "P1" in protocols:
@@ -202,7 +189,7 @@ def plan_trainings(
         name = f"without {generator}"
         if set(protocols) & {"P2", "P3"}:
             asked = [item for item in late if item.generator in ("", generator)]
-            new = test if "P3" in protocols else []
+            new = test if "P3" in protocols else ()
             trainings.append(Training(name, generator, None, None, learn.without([generator]), (*new, *asked)))
         if "k-shot" in protocols:
             asked = [item for item in test if item.generator in ("", generator)]
@@ -241,7 +228,7 @@ def judge_trainings(
             detector = fit(kind, training.learn, folder / file_name(kind) / file_name(place), seed)
             yield Judge(_model(f"{kind}, {place}", detector, training), detector, training.seen, training.judged)
             done += 1
-        learnt_from = tuple(fair([item for item in training.learn.items if item.split == "train"]))
+        learnt_from = training.learn.of("train").judged().items
         model = Model(
             key=f"metadata, {place}",
             detector="metadata",

@@ -1,7 +1,7 @@
 """Detectors judged: who is asked about what, what is kept, and what a failing one comes to."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from benchmarks.detection import (
     Judge,
-    fair,
     gather,
     judge_as_given,
     judge_trainings,
@@ -102,8 +101,12 @@ def judged(path: Path, evidence: Evidence, judges: list[Judge], *perturbations: 
 
 def test_only_what_the_fakes_reproduce_is_judged(evidence: Evidence) -> None:
     assert len(evidence.items) == 32
-    assert len(fair(evidence.items)) == 24
-    assert all(not item.clip for item in fair(evidence.items))
+    assert len(evidence.judged().items) == 24
+    assert all(not item.clip for item in evidence.judged().items)
+    reals = Evidence(tuple(item for item in evidence.items if item.clip), evidence.size)
+    assert reals.judged() == reals
+    theirs = Evidence((*evidence.items, replace(evidence.items[-1], id="x", source="y")), evidence.size)
+    assert len(theirs.judged().items) == 25  # everyone's frames lie beside their fakes, so nobody is there twice
 
 
 def test_runs_of_neighbours_are_spread_over_the_clip() -> None:
@@ -263,6 +266,16 @@ def test_a_protocol_trains_and_judges(folder: Path, tmp_path: Path) -> None:
     rows = read_measurements(tmp_path / "run")
     p3 = {m.labels["held_out"] for m in rows if m.labels["protocol"] == "P3" and m.labels["detector"] == "efflite0"}
     assert p3 == {"copy", "warp"}
+
+
+def test_what_is_fitted_at_once_is_fitted_once(folder: Path, tmp_path: Path) -> None:
+    told = ("--data", folder / "data", "--fakes", folder / "made", "--frames", 2, "--out", tmp_path / "run")
+    for _ in range(2):
+        ran = called(*told, "--detector", "spectrum", "--protocol", "P1")
+        assert ran.exit_code == 0, ran.output
+    made = tmp_path / "run" / "trainings" / "spectrum" / "all generators" / "best.safetensors"
+    assert made.exists()
+    assert any(m.labels["detector"] == "spectrum" for m in read_measurements(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

@@ -88,13 +88,17 @@ class Evidence:
         return Evidence(tuple(item for item in self.items if item.generator not in generators), self.size)
 
     def judged(self) -> "Evidence":
-        """Without the clips of a dataset of which a folder holds the frames that fakes reproduce.
+        """Of the real clips those that the fakes reproduce, as far as these lie beside them as files.
 
-        Those frames are as many and coded as the fakes, and nobody is there twice.
+        They are as many frames as a fake's, coded alike, of the same moments. Whole clips of a dataset are there to be
+        learnt from; they are judged only beside fakes of which the real frames are missing, and nobody twice.
         """
-        cut = {(item.identity, item.source) for item in self.items if item.label == "real" and not item.clip}
-        kept = (item for item in self.items if not item.clip or (item.identity, item.source) not in cut)
-        return Evidence(tuple(kept), self.size)
+        partners = {(item.identity, item.source) for item in self.items if item.label == "real" and not item.clip}
+        fakes = [item for item in self.items if item.label == "fake"]
+        needed = not partners or any((item.identity, item.source) not in partners for item in fakes)
+        whole = [item for item in self.items if item.label == "real" and item.clip]
+        cut = {item.id for item in whole if not needed or (item.identity, item.source) in partners}
+        return Evidence(tuple(item for item in self.items if item.id not in cut), self.size)
 
     def frames(self, item: Item, count: int) -> Clip:
         """At most `count` frames, spread over the whole clip: see `spread` and `read`."""

@@ -1,7 +1,9 @@
 """theval detect eval: detectors to numbers."""
 
+import glob
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,21 +206,36 @@ def _collections(evidence: "Evidence", dataset: "Dataset | None", fakes: Sequenc
 
 
 def _fit(device: str, recipe: Path | None, progress: "Progress") -> "Fit":
-    """Trains as 'theval detect train' does, or continues where that stopped, and gives the best state."""
-    from detectors.checkpoint import load_detector
+    """Trains as 'theval detect train' does, or continues where that stopped, and gives the best state.
+
+    An ensemble is of those that were trained before it in the same folder, on the same evidence.
+    """
+    import torch
+
+    from detectors.checkpoint import find_class, load_detector
+    from detectors.ensemble import assemble
+    from detectors.fit import fit as fit_at_once
     from detectors.recipe import read_recipe
     from detectors.train import train
     from thead_eval.training import open_fabric
 
     def fit(kind: str, evidence: "Evidence", out: Path, seed: int) -> "Detector":
         settings = read_recipe(kind, recipe, {"seed": seed})
-        fabric = open_fabric(device, settings.train.precision)
+        if hasattr(find_class(settings.detector), "fits_on"):
+            if not (out / "best.safetensors").exists():
+                module = None
+                if settings.detector == "ensemble":
+                    others = sorted(out.parent.parent.glob(f"*/{glob.escape(out.name)}/best.safetensors"))
+                    members, module = assemble(others)
+                    settings = replace(settings, network=members)
+                fit_at_once(settings, evidence, out, torch.device(device), module=module, read=progress)
+            return load_detector(out, device)
         what = f"{kind}, {out.name}"
         ending = train(
             settings,
             evidence,
             out,
-            fabric,
+            open_fabric(device, settings.train.precision),
             resume=True,
             tell=lambda status: progress(what, status.step, status.steps),
             read=progress,
