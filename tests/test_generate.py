@@ -327,7 +327,7 @@ def test_drivers_that_will_not_do_say_why(tmp_path: Path) -> None:
     ran = run(*lost, "--hold", "--json")
     assert json.loads(ran.stdout)["driver_frames_without_face"] == 18
     still = read_clip(tmp_path / "fake.mp4").frames.float()
-    assert (still[16] - still[29]).abs().mean() < 0.5
+    assert (still[16] - still[29]).abs().mean() < 2  # H.264 still mends a picture that no longer moves
     (tmp_path / "nothing.mp4").touch()
     refused(MediaError, r"cannot open '.*nothing\.mp4'", HOPPER, "--drive", tmp_path / "nothing.mp4", *out)
     refused(ConfigError, "no file 'shout' to drive with; give .* nod, smile, talk", HOPPER, "--drive", "shout", *out)

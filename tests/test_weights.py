@@ -424,7 +424,7 @@ def test_import_knows_a_file_by_its_bytes(empty: Path, tmp_path: Path) -> None:
         weights.import_file(weights.path("mtcnn_pnet"))
 
 
-def test_torch_hub_sees_our_files_and_is_put_back(empty: Path) -> None:
+def test_torch_hub_sees_our_files_and_is_put_back(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch.hub
 
     before = torch.hub.get_dir()
@@ -433,6 +433,8 @@ def test_torch_hub_sees_our_files_and_is_put_back(empty: Path) -> None:
         assert sorted(file.name for file in folder.iterdir()) == ["pnet.pt", "rnet.pt"]
         assert (folder / "pnet.pt").resolve() == weights.path("mtcnn_pnet").resolve()
     assert torch.hub.get_dir() == before and not folder.exists()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert torch.hub.get_dir() == str(tmp_path / "hub")  # it asks the environment again
     with pytest.raises(WeightsMissing, match="fetch fan_2dfan4"), weights.torch_hub("mtcnn_pnet", "fan_2dfan4"):
         raise AssertionError("nothing may run without the files")
 

@@ -296,7 +296,8 @@ def torch_hub(*names: str) -> Iterator[None]:
     import torch.hub
 
     files = [path(name) for name in names]
-    before = torch.hub.get_dir()
+    # None as long as nobody set it: then the environment says where. What `get_dir` gives would hold on to that.
+    before = torch.hub._hub_dir
     with tempfile.TemporaryDirectory(prefix="theval-hub-") as hub:
         checkpoints = Path(hub) / "checkpoints"
         checkpoints.mkdir()
@@ -306,7 +307,7 @@ def torch_hub(*names: str) -> Iterator[None]:
         try:
             yield
         finally:
-            torch.hub.set_dir(before)
+            torch.hub._hub_dir = before
 
 
 # Getting files. Every way ends in `_finish`: checksum first, then the final name.
