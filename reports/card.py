@@ -113,11 +113,16 @@ def _training(folder: Path) -> str:
     told = json.loads((folder / "training.json").read_text())
     packages = told.get("packages", {})
     rows = [
-        ["command", f"`{' '.join(Path(word).name if '/' in word else word for word in told['command'])}`"],
+        ["command", _command(told["command"])],
         ["device", f"{told['device']}, {count_words(told['processes'], 'process', 'processes')}"],
         ["packages", ", ".join(f"{name} {version}" for name, version in packages.items() if version)],
     ]
     return "## Its training\n\n" + _table(["", ""], rows)
+
+
+def _command(words: Sequence[str]) -> str:
+    """As it was given, without the folders of somebody's machine."""
+    return f"`{' '.join(Path(word).name if '/' in word else word for word in words)}`"
 
 
 def _read_journal(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -174,7 +179,7 @@ def _measured(runs: Sequence[Run]) -> str:
     known = {name: m for measurements in found.values() for name, m in measurements.items()}
     head = [f"{name} ({direction(known[name].higher_is_better)} is better)" for name in metrics]
     lines.append(_table(["", *head], rows))
-    lines += [f"Run `{run.label}`: `{' '.join(run.record.command)}`.\n" for run in runs]
+    lines += [f"Run `{run.label}`: {_command(run.record.command)}.\n" for run in runs]
     return "\n".join(lines)
 
 

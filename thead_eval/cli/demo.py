@@ -12,8 +12,8 @@ import click
 if TYPE_CHECKING:
     from thead_eval.judging import Progress
 
-PORTRAIT_FRAMES = 64  # of the driving clip
-SCORED_FRAMES = 16  # of each portrait's clip
+PORTRAIT_FRAMES = 48  # of the driving clip
+SCORED_FRAMES = 12  # of each portrait's clip
 SHOTS = (1, 8, 32)
 WORKERS = 2  # a minute's work; starting more costs more than they save
 GENERATORS = ("copy", "warp", "fewshot_ff")  # fine-tuning, 'fewshot', would take as long as all the rest
