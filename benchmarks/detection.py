@@ -84,6 +84,11 @@ class Training:
     learn: Evidence  # the splits train, and val to choose and calibrate by
     judged: tuple[Item, ...]
 
+    @property
+    def labels(self) -> dict[str, Any]:  # Any: of a model
+        """What a model says of its training."""
+        return {"training": self.name, "held_out": self.held_out, "known_fakes": self.known_fakes, "draw": self.draw}
+
     def seen(self, item: Item) -> Seen:
         """Whether its person and its generator were there to be learnt."""
         known = {each.identity for each in self.learn.items}, set(self.learn.generators) - {self.held_out}
@@ -133,14 +138,7 @@ def _seen_by(trained: Trained | None) -> Callable[[Item], Seen]:
 
 
 def _model(key: str, detector: Detector, training: Training | None = None) -> Model:
-    labels: dict[str, Any] = {}  # Any: of a model
-    if training:
-        labels = {
-            "training": training.name,
-            "held_out": training.held_out,
-            "known_fakes": training.known_fakes,
-            "draw": training.draw,
-        }
+    labels = training.labels if training else {}
     if isinstance(detector, Trained):
         labels["sha256"] = detector.sha256
         labels["scale"], labels["shift"] = detector.calibration.a, detector.calibration.b
@@ -229,14 +227,7 @@ def judge_trainings(
             yield Judge(_model(f"{kind}, {place}", detector, training), detector, training.seen, training.judged)
             done += 1
         learnt_from = training.learn.of("train").judged().items
-        model = Model(
-            key=f"metadata, {place}",
-            detector="metadata",
-            training=training.name,
-            held_out=training.held_out,
-            known_fakes=training.known_fakes,
-            draw=training.draw,
-        )
+        model = Model(key=f"metadata, {place}", detector="metadata", **training.labels)
         yield Judge(model, None, training.seen, training.judged, learnt_from)
     progress("trainings", total, total)
 

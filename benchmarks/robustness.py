@@ -4,11 +4,8 @@ Each takes uint8 frames [T, 3, H, W] and gives as many of the same size. Level 1
 messenger does, level 5 what makes a face hard to recognise.
 """
 
-import io
 from collections.abc import Callable
-from fractions import Fraction
 
-import av
 import numpy as np
 import torch
 import torchvision.transforms.v2.functional as tvf
@@ -113,21 +110,5 @@ def _resize(frames: Tensor, part: float) -> Tensor:
 
 
 def _h264(frames: Tensor, rate_factor: int) -> Tensor:
-    """In memory, 4:2:0, x264's fast preset on one thread: the same frames give the same bytes."""
-    height, width = frames.shape[2:]
-    padded = tvf.pad(frames, [0, 0, width % 2, height % 2], padding_mode="edge")  # 4:2:0 has no odd sides
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="matroska") as container:
-        options = {"crf": str(rate_factor), "preset": "fast", "x264-params": "mbtree=0"}
-        stream = container.add_stream("libx264", rate=Fraction(25), options=options)
-        assert isinstance(stream, av.VideoStream)
-        stream.height, stream.width = padded.shape[2:]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1
-        for picture in padded.permute(0, 2, 3, 1).contiguous().numpy():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    buffer.seek(0)
-    with av.open(buffer, "r") as written:
-        decoded = [frame.to_ndarray(format="rgb24") for frame in written.decode(video=0)]
-    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2)[:, :, :height, :width].contiguous()
+    coded = pictures.through_h264(list(frames.permute(0, 2, 3, 1).contiguous().numpy()), rate_factor, "fast")
+    return torch.from_numpy(np.stack(coded)).permute(0, 3, 1, 2).contiguous()

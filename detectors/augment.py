@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from thead_eval.errors import ConfigError
-from thead_eval.pictures import Picture
+from thead_eval.pictures import Picture, through_h264
 
 
 @dataclass(frozen=True)
@@ -149,24 +148,3 @@ def through_jpeg(picture: Picture, quality: int) -> Picture:
     Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
     with Image.open(buffer) as image:
         return np.asarray(image.convert("RGB"))
-
-
-def through_h264(pictures: Sequence[Picture], crf: int) -> list[Picture]:
-    """Encoded and decoded, all as one short video of even size."""
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="matroska") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": str(crf), "preset": "veryfast"})
-        stream.height, stream.width = (side // 2 * 2 for side in pictures[0].shape[:2])
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1
-        for picture in pictures:
-            frame = av.VideoFrame.from_ndarray(picture[: stream.height, : stream.width], format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    buffer.seek(0)
-    with av.open(buffer, "r") as decoded:
-        frames = [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in decoded.decode(video=0)]
-    height, width = pictures[0].shape[:2]
-    if frames[0].shape[:2] == (height, width):
-        return frames
-    return [np.asarray(Image.fromarray(frame).resize((width, height))) for frame in frames]

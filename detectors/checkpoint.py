@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from detectors.calibration import Calibration
 from thead_eval import plugins
+from thead_eval.detection import AGGREGATION
 from thead_eval.errors import CheckpointError, ConfigError
 from thead_eval.recipes import check_name
 from thead_eval.tensors import part_of, read_tensors, write_tensors
@@ -23,7 +24,6 @@ from thead_eval.verdicts import OperatingPoint
 from thead_eval.weights import sha256_of
 
 FORMAT = "theval detector 1"
-AGGREGATION = "mean logit"  # of a video's frames: those that could be scored
 BUNDLED = Path(__file__).parent / "checkpoints"
 BATCH = 32  # frames at a time
 

@@ -7,7 +7,6 @@ that many. The metadata says under 'theval' how to make the one and read the oth
 
 import json
 import os
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detectors.checkpoint import AGGREGATION, TrainedDetector
+from detectors.checkpoint import TrainedDetector
+from thead_eval.detection import AGGREGATION
 from thead_eval.errors import CheckpointError, ConfigError
 from thead_eval.evidence import QUALITY, SIDE
+from thead_eval.onnx_graph import trace
 
-OPSET = 18
 KEY = "theval"
 TOLERANCE = 1e-4  # between the file's logits and the detector's
 EXAMPLES = 5  # frames
@@ -54,12 +54,6 @@ def export_detector(detector: TrainedDetector, path: Path) -> Exported:
             can hold.
         CheckpointError: the file could not be written, or gives something else.
     """
-    try:
-        import onnxscript  # noqa: F401  # torch's exporter stands on it
-    except ImportError:
-        raise ConfigError(
-            "exporting needs the packages onnx and onnxscript; run 'pip install \"theval[export]\"'"
-        ) from None
     alone = detector.window == 1
     frames = _example(EXAMPLES if alone else detector.window, seed=0)
     cannot = (
@@ -67,18 +61,13 @@ def export_detector(detector: TrainedDetector, path: Path) -> Exported:
         "network, such as efflite0"
     )
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # torch's own deprecations, about which a user can do nothing
-            program: Any = torch.onnx.export(  # Any: torch says that it may be None, which it is not with `dynamo`
-                Graph(detector).eval(),
-                (frames,),
-                dynamo=True,
-                input_names=["frames"],
-                output_names=["logits", "probabilities"],
-                dynamic_shapes={"frames": {0: torch.export.Dim("frames", min=1)}} if alone else None,
-                opset_version=OPSET,
-                verbose=False,
-            )
+        program = trace(
+            Graph(detector).eval(),
+            frames,
+            "frames",
+            output_names=["logits", "probabilities"],
+            dynamic_shapes={"frames": {0: torch.export.Dim("frames", min=1)}} if alone else None,
+        )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, NotImplementedError, TypeError) as error:
         raise ConfigError(cannot) from error
     program.model.metadata_props[KEY] = json.dumps(describe(detector))

@@ -3,7 +3,6 @@
 After Li et al. 2018 (blinks) and Yang et al. 2019 (head pose); no pixel is looked at but by the landmarks' finder.
 """
 
-from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -14,11 +13,9 @@ from torch import Tensor, nn
 from detectors.linear import Line
 from thead_eval.backends import (
     CONFIDENT,
-    PictureDetector,
-    PictureLandmarker,
-    load_picture_detector,
-    load_picture_landmarker,
+    load_backends,
 )
+from thead_eval.metrics.geometry import fit_similarity
 from thead_eval.tracking import track_faces
 from thead_eval.types import NUM_POINTS
 
@@ -78,16 +75,11 @@ def find_points(frames: Tensor) -> NDArray[np.float32]:
     """[T, 68, 2] of the face that is followed longest; NaN where it is not."""
     pictures = [np.ascontiguousarray(frame.permute(1, 2, 0).cpu().numpy()) for frame in frames]
     points = np.full((len(frames), NUM_POINTS, 2), np.nan, np.float32)
-    tracks = track_faces(pictures, *_backends(), CONFIDENT["dlib"], EVERY).tracks
+    tracks = track_faces(pictures, *load_backends(), CONFIDENT["dlib"], EVERY).tracks
     if tracks:
         longest = max(tracks, key=len)
         points[longest.first_frame : longest.first_frame + len(longest)] = longest.points
     return points
-
-
-@cache
-def _backends() -> tuple[PictureDetector, PictureLandmarker]:
-    return load_picture_detector("dlib", "cpu", doubtful=True), load_picture_landmarker("dlib", "cpu")
 
 
 def measure(points: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -98,7 +90,7 @@ def measure(points: NDArray[np.float32]) -> NDArray[np.float64]:
     centres = x[:, EYES].mean(axis=2)  # [T, 2, 2]
     apart = np.linalg.norm(centres[:, 1] - centres[:, 0], axis=1)
     x = x / np.median(apart)
-    still = _stilled(x)
+    still = fit_similarity(x, np.broadcast_to(x.mean(axis=0), x.shape)).move(x)  # what is left is expression
     tremble = np.linalg.norm(np.diff(x, 2, axis=0), axis=2).mean(axis=0)  # [68] acceleration in a frame
     bend = np.linalg.norm(np.diff(still, axis=0), axis=2).mean(axis=0)  # [68] movement that is not the head's
     parts = [values[list(part)].mean() for values in (tremble, bend) for part in PARTS.values()]
@@ -119,16 +111,3 @@ def measure(points: NDArray[np.float32]) -> NDArray[np.float64]:
     ]
     blink = [opened.mean(), opened.std(axis=0).mean(), opened.min(), np.abs(opened[:, 0] - opened[:, 1]).mean()]
     return np.array([*parts, *blink, mouth.mean(), mouth.std(), *pose])
-
-
-def _stilled(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points [T, 68, 2], each frame turned, scaled and moved onto their mean: what is left is expression."""
-    mean = x.mean(axis=0)
-    centred = mean - mean.mean(axis=0)
-    stilled = np.empty_like(x)
-    for frame, own in enumerate(x - x.mean(axis=1, keepdims=True)):
-        # As complex numbers, the best similarity is one division.
-        a, b = own[:, 0] + 1j * own[:, 1], centred[:, 0] + 1j * centred[:, 1]
-        fitted = a * (np.vdot(a, b) / np.vdot(a, a))
-        stilled[frame] = np.stack([fitted.real, fitted.imag], axis=1)
-    return stilled

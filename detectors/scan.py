@@ -7,7 +7,6 @@ with its length.
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import islice
 from math import ceil, hypot
 from pathlib import Path
@@ -24,11 +23,8 @@ from detectors.checkpoint import TrainedDetector, load_detector
 from detectors.explain import heat_map, lay_over
 from thead_eval.backends import (
     CONFIDENT,
-    PictureDetector,
-    PictureLandmarker,
     face_box,
-    load_picture_detector,
-    load_picture_landmarker,
+    load_backends,
 )
 from thead_eval.detection import SURE, score_clip
 from thead_eval.errors import ConfigError, MediaError
@@ -254,11 +250,6 @@ class _Found(NamedTuple):
     picture: Tensor | None = None  # [3, H, W], of a picture
 
 
-@cache
-def _backends() -> tuple[PictureDetector, PictureLandmarker]:
-    return load_picture_detector("dlib", doubtful=True), load_picture_landmarker("dlib")
-
-
 def _is_picture(path: Path) -> bool:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
@@ -299,7 +290,7 @@ def _search(path: Path, settings: ScanSettings, least: int, progress: Progress) 
 
     stride = ceil(info.fps / settings.followed)
     confident, every, searched = CONFIDENT["dlib"], settings.detect_every * stride, settings.searched
-    search = search_video(path, info, *_backends(), confident, every, searched=searched, stride=stride, see=see)
+    search = search_video(path, info, *load_backends(), confident, every, searched=searched, stride=stride, see=see)
     tracks = [piece for track in search.tracks for piece in split_by_reach(track.times(*search.scale))]
     tracks = [track for track in tracks if _side(track) >= SMALLEST]
     long = [track for track in tracks if len(track) >= least]

@@ -42,6 +42,7 @@ from thead_eval.training import (
     optimizer_tensors,
     read_ahead,
     restore_optimizer,
+    update_average,
 )
 
 # Settings that may change between two sittings of one training: they do not change the steps that are made.
@@ -103,13 +104,8 @@ def update(state: State, batch: Batch, recipe: Recipe, fabric: Fabric, learn: Ca
     nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
     state.optimizer.step()
 
-    # Update the average; in the beginning it follows faster.
     state.step += 1
-    decay = min(config.ema, state.step / (state.step + 9))
-    with torch.no_grad():
-        torch._foreach_lerp_(list(state.average.parameters()), list(state.network.parameters()), 1 - decay)
-        for averaged, buffer in zip(state.average.buffers(), state.network.buffers(), strict=True):
-            averaged.copy_(buffer)
+    update_average(state.average, state.network, config.ema, state.step)
     return value
 
 

@@ -265,7 +265,7 @@ def _fine_tune(
             parameter.requires_grad_(False)
         with precision:
             output: Output = G(views.y, psi_prime, views.sources, views.grids)
-            square = _draw_square(draw, weights.content_crop, network.output_size)
+            square = losses.draw_square(draw, weights.content_crop, network.output_size)
             parts = {"content": weights.content * content(output.frame, views.x, views.points, square)}
         parts["l1"] = weights.l1 * (output.frame - views.x).abs().mean()
         if output.masks is not None and output.flow is not None:
@@ -332,14 +332,6 @@ def _refuse_nan(parts: Mapping[str, Tensor], id: str, step: int, config: AdaptCo
 def _draw_corners(draw: np.random.Generator, crop: int, side: int, count: int) -> Tensor:
     """Upper left pixels [count, 2] of squares that D sees."""
     return torch.from_numpy(draw.integers(0, side - crop + 1, (count, 2)))
-
-
-def _draw_square(draw: np.random.Generator, crop: int | None, side: int) -> losses.Square | None:
-    """What the content networks see; None: the whole."""
-    if crop is None or crop >= side:
-        return None
-    top, left = draw.integers(0, side - crop + 1, 2)
-    return losses.Square(int(top), int(left), crop)
 
 
 @lru_cache(maxsize=2)

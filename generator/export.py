@@ -3,9 +3,7 @@
 import copy
 import json
 import os
-import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +12,9 @@ from torch import Tensor, nn
 from generator.avatar import KEY, About, encode_picture
 from generator.networks import to_picture
 from generator.talker import FewShotTalker, Folded
-from thead_eval.errors import CheckpointError, ConfigError
+from thead_eval.errors import CheckpointError
 from thead_eval.marking import describe_synthetic
-
-OPSET = 18
+from thead_eval.onnx_graph import trace
 
 
 class AvatarGraph(nn.Module):
@@ -51,19 +48,9 @@ def export_avatar(talker: FewShotTalker, path: Path) -> None:
         ConfigError: the packages that write ONNX are not installed.
         CheckpointError: the file could not be written.
     """
-    try:
-        import onnxscript  # noqa: F401  # torch's exporter stands on it
-    except ImportError:
-        raise ConfigError(
-            "exporting needs the packages onnx and onnxscript; run 'pip install \"theval[export]\"'"
-        ) from None
     assert isinstance(talker.network, Folded), "only a folded talker is exported"
     graph = AvatarGraph(talker.network)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch's own deprecations, about which a user can do nothing
-        program: Any = torch.onnx.export(  # Any: torch says that it may be None, which it is not with `dynamo`
-            graph, (graph.example,), dynamo=True, input_names=["x"], opset_version=OPSET, verbose=False
-        )
+    program = trace(graph, graph.example, "x")
     program.model.metadata_props[KEY] = json.dumps(describe(talker)._asdict())
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

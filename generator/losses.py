@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from thead_eval import weights
 from thead_eval.dlib_resnet import CHIP_SIZE, read_dlib_resnet
 from thead_eval.errors import ConfigError, WeightsCorrupt, WeightsMissing
-from thead_eval.features import efflite0_network
+from thead_eval.features import LEFT_MOUTH_CORNER, NOSE_TIP, RIGHT_MOUTH_CORNER, efflite0_network
+from thead_eval.metrics.geometry import LEFT_EYE, RIGHT_EYE
 
 # Adversarial terms.
 
@@ -91,6 +93,14 @@ class Square(NamedTuple):
         return Square(self.top // 2, self.left // 2, self.side // 2)
 
 
+def draw_square(draw: np.random.Generator, crop: int | None, side: int) -> Square | None:
+    """What the content networks see of frames of this side; None: the whole."""
+    if crop is None or crop >= side:
+        return None
+    top, left = draw.integers(0, side - crop + 1, 2)
+    return Square(int(top), int(left), crop)
+
+
 @dataclass(frozen=True)
 class ContentLoss:
     """The sum over some networks."""
@@ -102,7 +112,8 @@ class ContentLoss:
         total = self.of_frames(fake, real, square)
         for network in self.networks:
             if network.of_faces:
-                total = total + content_loss(network, cut_faces(fake, points), cut_faces(real, points))
+                faces = cut_faces(torch.cat([fake, real]), points.repeat(2, 1, 1))
+                total = total + content_loss(network, *faces.chunk(2))
         return total
 
     def of_frames(self, fake: Tensor, real: Tensor, square: Square | None = None) -> Tensor:
@@ -119,16 +130,18 @@ class ContentLoss:
 # faces, of which each point strays by 2 to 5 pixels.
 FACE_SIDE = CHIP_SIZE
 FACE_POINTS = ((47.6, 47.1), (100.5, 47.2), (73.6, 73.2), (51.7, 106.3), (96.8, 106.3))
-FIVE = (slice(36, 42), slice(42, 48), slice(30, 31), slice(48, 49), slice(54, 55))  # of 68
 
 
 def cut_faces(x: Tensor, points: Tensor) -> Tensor:
     """Upright faces [B, 3, 150, 150] of frames [B, 3, H, W] with landmarks [B, 68, 2] in their pixels.
 
-    The similarity that brings five points nearest to FACE_POINTS; grey beyond the frame.
+    The similarity that brings five points nearest to FACE_POINTS; grey beyond the frame. As `features.align_faces`
+    does it for metrics, but on the points' own device: each step of a training asks for it.
     """
     with torch.autocast(x.device.type, enabled=False):
-        there = torch.stack([points[:, part].float().mean(1) for part in FIVE], 1)  # [B, 5, 2]
+        eyes = [points[:, RIGHT_EYE].float().mean(1), points[:, LEFT_EYE].float().mean(1)]
+        others = [points[:, i].float() for i in (NOSE_TIP, RIGHT_MOUTH_CORNER, LEFT_MOUTH_CORNER)]
+        there = torch.stack(eyes + others, 1)  # [B, 5, 2]
         here = torch.tensor(FACE_POINTS, device=x.device)
         a, b = here - here.mean(0), there - there.mean(1, keepdim=True)
         # there = [[p, -q], [q, p]] here + shift, by least squares.

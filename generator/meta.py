@@ -55,6 +55,7 @@ from thead_eval.training import (
     optimizer_tensors,
     read_ahead,
     restore_optimizer,
+    update_average,
 )
 
 # Settings that may change between two sittings of one training: they do not change the steps that are made.
@@ -166,7 +167,8 @@ def update(
     # E and G.
     e_hat, output = nets.EG(batch)
     with fabric.autocast():
-        seen = draw_square(state.step, meta, config)
+        draw = np.random.default_rng([meta.seed, 3, state.step])
+        seen = losses.draw_square(draw, meta.content_crop, config.output_size)
         parts = {"content": meta.content * content(output.frame, x, batch.points, seen)}
     parts["l1"] = meta.l1 * (output.frame - x).abs().mean()
     if output.masks is not None and output.flow is not None:
@@ -209,13 +211,8 @@ def update(
             state.d_optimizer.step()
             state.w_optimizer.step()  # type: ignore[no-untyped-call]
 
-    # Update the averages; in the beginning they follow faster.
     state.step += 1
-    decay = min(meta.ema, state.step / (state.step + 9))
-    with torch.no_grad():
-        torch._foreach_lerp_(list(state.average.parameters()), list(state.EG.parameters()), 1 - decay)
-        for averaged, buffer in zip(state.average.buffers(), state.EG.buffers(), strict=True):
-            averaged.copy_(buffer)
+    update_average(state.average, state.EG, meta.ema, state.step)
     return told
 
 
@@ -230,15 +227,6 @@ def _finite(parts: Mapping[str, Tensor], step: int) -> dict[str, float]:
         if not math.isfinite(value):
             raise TrainingFailed(f"step {step + 1}: the loss '{name}' is {value}; start again with a smaller lr")
     return values
-
-
-def draw_square(step: int, meta: MetaConfig, config: NetworkConfig) -> losses.Square | None:
-    """What the content networks see in this step; None: the whole."""
-    if meta.content_crop is None or meta.content_crop >= config.output_size:
-        return None
-    room = config.output_size - meta.content_crop
-    top, left = np.random.default_rng([meta.seed, 3, step]).integers(0, room + 1, 2)
-    return losses.Square(int(top), int(left), meta.content_crop)
 
 
 class Wrapped(NamedTuple):

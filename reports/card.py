@@ -139,7 +139,7 @@ def _read_journal(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def draw_curves(journal: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> bool:
     """Validation as lines, what the control reached as dashed ones; False where nothing was validated."""
-    names = [name for name in journal if name.startswith(("l1/", "perc/", "fd/", "validation/"))]
+    names = [name for name in journal if name.startswith(("l1/", "perc/", "fd/", "val/"))]
     families = list(dict.fromkeys(name.partition("/")[0] for name in names))
     if not families:
         return False

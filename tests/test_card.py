@@ -56,6 +56,13 @@ def test_the_file_and_its_training_are_told(checkpoint: Path, training: Path, tm
     assert (tmp_path / "card-curves.svg").read_text() == curves  # the same run, the same bytes
 
 
+def test_a_detectors_curves_are_drawn_too(checkpoint: Path, training: Path, tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text((training / "training.json").read_text())
+    (tmp_path / "metrics.csv").write_text("step,name,value\n100,val/log_loss,0.6\n200,val/log_loss,0.5\n")
+    assert card(checkpoint, "-o", tmp_path / "card.md", "--training", tmp_path).exit_code == 0
+    assert "log_loss" in (tmp_path / "card-curves.svg").read_text()
+
+
 def test_a_run_is_a_table(checkpoint: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", measurements_of(PEOPLE), record_of())
     assert card(checkpoint, "-o", tmp_path / "card.md", "--run", run).exit_code == 0

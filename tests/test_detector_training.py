@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detectors.augment import Augmentation, change, draw_change, through_h264, through_jpeg
+from detectors.augment import Augmentation, change, draw_change, through_jpeg
 from detectors.checkpoint import TrainedDetector, load_detector
 from detectors.recipe import Recipe, TrainConfig, read_recipe
 from detectors.samples import Footage, draw_sample, read_batch, read_footage
@@ -22,6 +22,7 @@ from thead_eval.data import Dataset, DatasetInfo, PreparedClip, encode_jpeg, ope
 from thead_eval.errors import ConfigError, DatasetError, RunError
 from thead_eval.evidence import SIDE, Evidence, read_evidence
 from thead_eval.media import write_clip
+from thead_eval.pictures import through_h264
 from thead_eval.synthetic import head_clip
 from thead_eval.training import Status, open_fabric
 from thead_eval.types import Clip

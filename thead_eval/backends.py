@@ -7,6 +7,7 @@ The dlib backends work without torch, which would take most of a worker process'
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -69,6 +70,18 @@ def load_picture_landmarker(name: LandmarkerName, device: str = "cpu") -> Pictur
         WeightsCorrupt: it is another file.
     """
     return _load_dlib_landmarker() if name == "dlib" else _load_fan(device)
+
+
+@cache
+def load_backends(
+    detector: DetectorName = "dlib", landmarks: LandmarkerName = "dlib"
+) -> tuple[PictureDetector, PictureLandmarker]:
+    """What follows faces through a video, doubtful boxes too; on the CPU, and once a process.
+
+    Raises:
+        WeightsMissing, WeightsCorrupt: as the two above.
+    """
+    return load_picture_detector(detector, doubtful=True), load_picture_landmarker(landmarks)
 
 
 def face_box(points: Points) -> Boxes:

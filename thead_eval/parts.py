@@ -32,8 +32,7 @@ from thead_eval.backends import (
     PictureDetector,
     PictureLandmarker,
     face_box,
-    load_picture_detector,
-    load_picture_landmarker,
+    load_backends,
 )
 from thead_eval.errors import DatasetError, MediaError
 from thead_eval.pictures import Picture, VideoInfo, decode_frames, encode_jpeg, probe_video, to_rgb
@@ -146,7 +145,7 @@ class _Found(NamedTuple):
 
 @cache
 def _backends(detector: DetectorName, landmarks: LandmarkerName) -> tuple[PictureDetector, PictureLandmarker]:
-    loaded = load_picture_detector(detector, doubtful=True), load_picture_landmarker(landmarks)
+    loaded = load_backends(detector, landmarks)
     if "torch" in sys.modules:  # MTCNN and FAN need it; workers share the cores, and threads change the last digits
         sys.modules["torch"].set_num_threads(1)
     return loaded

@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, get_args
@@ -25,11 +24,8 @@ from thead_eval.backends import (
     CONFIDENT,
     DetectorName,
     LandmarkerName,
-    PictureDetector,
-    PictureLandmarker,
     face_box,
-    load_picture_detector,
-    load_picture_landmarker,
+    load_backends,
 )
 from thead_eval.errors import ConfigError, MediaError, NoFaceFound
 from thead_eval.pictures import Picture, probe_video
@@ -173,7 +169,7 @@ def track_video(
         seen += 1
         progress("tracking", seen, info.frames or seen)
 
-    found = search_video(path, info, *_backends(detector, landmarks), CONFIDENT[detector], DETECT_EVERY, see=see)
+    found = search_video(path, info, *load_backends(detector, landmarks), CONFIDENT[detector], DETECT_EVERY, see=see)
     frames, tracks = found.frames, found.tracks
     if not tracks:
         raise NoFaceFound(f"no face in {frames} frames of '{path}'; give a video of a larger or more frontal face")
@@ -196,11 +192,6 @@ def track_video(
         Landmarks(torch.from_numpy(points), torch.from_numpy(np.isfinite(points[:, 0, 0]))),
         sha256,
     )
-
-
-@cache
-def _backends(detector: DetectorName, landmarks: LandmarkerName) -> tuple[PictureDetector, PictureLandmarker]:
-    return load_picture_detector(detector, doubtful=True), load_picture_landmarker(landmarks)
 
 
 def _choose(tracks: list[Track], face: int | None, path: Path, fps: float) -> list[Track]:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
@@ -127,6 +127,15 @@ def gather(x: Tensor, fabric: Fabric) -> Tensor:
     gathered = fabric.all_gather(x)
     assert isinstance(gathered, Tensor)
     return gathered
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, ema: float, step: int) -> None:
+    """Let the average of a network's weights follow it, faster in the beginning; `step` updates were made."""
+    decay = min(ema, step / (step + 9))
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
+    for averaged, buffer in zip(average.buffers(), network.buffers(), strict=True):
+        averaged.copy_(buffer)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

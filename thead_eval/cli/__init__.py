@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -27,25 +28,35 @@ VERBS = {
 }
 
 
-class Verbs(click.Group):
+class LazyGroup(click.Group):
     """A group that imports a command's module only when that command is called."""
 
+    def __init__(self, *, package: str, lines: dict[str, str], **settings: Any) -> None:  # Any: click's own
+        """For commands that are modules of a package; `lines` is what help says of each, in its order."""
+        super().__init__(**settings)
+        self.package, self.lines = package, lines
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return list(self.lines)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
+        if cmd_name not in self.lines:
             return None
-        command = getattr(import_module(f"thead_eval.cli.{cmd_name}"), "command")  # noqa: B009  # typed below
+        command = getattr(import_module(f"{self.package}.{cmd_name}"), "command")  # noqa: B009  # typed below
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
+            formatter.write_dl(list(self.lines.items()))
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    package=__name__,
+    lines=VERBS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="theval")
 def theval() -> None:
     """How real are talking-head fakes, and can they be told from real video?

@@ -1,8 +1,8 @@
 """theval detect: detectors of fakes, one file a subcommand, each imported when it is called."""
 
-from importlib import import_module
-
 import click
+
+from thead_eval.cli import LazyGroup
 
 # In the order of use: what a detector learns, how it is judged, whether its data can be trusted, what it says.
 SUBCOMMANDS = {
@@ -13,25 +13,7 @@ SUBCOMMANDS = {
 }
 
 
-class Subcommands(click.Group):
-    """A group that imports a subcommand's module only when that subcommand is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(SUBCOMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in SUBCOMMANDS:
-            return None
-        subcommand = getattr(import_module(f"thead_eval.cli.detect.{cmd_name}"), "command")  # noqa: B009  # typed below
-        assert isinstance(subcommand, click.Command)
-        return subcommand
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(SUBCOMMANDS.items()))
-
-
-@click.group("detect", cls=Subcommands)
+@click.group("detect", cls=LazyGroup, package=__name__, lines=SUBCOMMANDS)
 def command() -> None:
     """Can these fakes be told from real video? Train, judge and use detectors.
 

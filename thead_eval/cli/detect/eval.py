@@ -15,9 +15,11 @@ from thead_eval.errors import ConfigError
 if TYPE_CHECKING:
     from benchmarks.detection import Fit
     from thead_eval.data import Dataset
+    from thead_eval.detection import Scores
     from thead_eval.evidence import Evidence
     from thead_eval.judging import Progress
     from thead_eval.results import Measurement
+    from thead_eval.run import RunFolder
     from thead_eval.types import Detector
 
 COLUMNS = ("auc", "tpr_at_5", "tpr_at_1", "ece")  # that fit into a terminal
@@ -75,76 +77,29 @@ def command(
       theval detect eval --data dataset/ --fakes fakes/ --detector spectrum --protocol P1 --protocol P3
       theval detect eval --scores runs/efflite0/scores.parquet --out runs/again
     """
-    from thead_eval import __version__
-    from thead_eval.cli.progress import progress_bars
-    from thead_eval.curves import make_curves, write_curves
-    from thead_eval.detection import SCORES, failures_of, measure_scores, read_scores
-    from thead_eval.results import RunRecord, read_run, write_measurements
+    from thead_eval.detection import SCORES, read_scores
     from thead_eval.run import default_path, open_run
 
     out = out or default_path("detect")
-    config: dict[str, Any]  # Any: JSON
     if not (data or fakes):
-        found = scores or out / SCORES
-        if detectors or protocols or not found.exists():
+        if detectors or protocols or not (scores or out / SCORES).exists():
             raise ConfigError(
                 "nothing to judge; name clips with --data and --fakes and a --detector, or scores with --scores"
             )
-        table = read_scores(found)
-        earlier: RunRecord | None = read_run(found.parent) if (found.parent / "run.json").exists() else None
-        config = (earlier.config if earlier else {}) | {"seed": seed, "theval": __version__, "detection": True}
-        run = open_run(out, config, ())
-        if found.resolve() != (out / SCORES).resolve():
-            (out / SCORES).write_bytes(found.read_bytes())
-            config["scores"] = str(found)
-        with progress_bars() as progress:
-            measurements = measure_scores(table, seed, progress)
-        write_measurements(out, measurements)
-        write_curves(out, make_curves(table))
-        described, weights = (earlier.dataset, earlier.weights) if earlier else ({}, {})
-        run.record("complete", config, described, weights, failures_of(table))
-    else:
-        if scores:
-            raise ConfigError("--scores judges what was said already, and --data and --fakes ask; name one of the two")
-        if not detectors:
-            raise ConfigError("name what to judge with --detector; 'theval list detector' shows names")
-        check_device(device)
-        measurements = _ask(
-            data, fakes, detectors, protocols, recipe, split, frames, perturb, known_fakes, draws, out, device, seed
-        )
-    if as_json:
-        click.echo((out / "measurements.json").read_text(), nl=False)
-    else:
-        _print_table(measurements, out)
-
-
-def _ask(
-    data: str | None,
-    fakes: tuple[Path, ...],
-    detectors: tuple[str, ...],
-    protocols: tuple[str, ...],
-    recipe: Path | None,
-    split: str | None,
-    frames: int,
-    perturb: str,
-    known_fakes: tuple[int, ...],
-    draws: int,
-    out: Path,
-    device: str,
-    seed: int,
-) -> list["Measurement"]:
-    """Run the detectors, keep what they say, and make the numbers."""
+        _tell(_judge_again(scores or out / SCORES, out, seed), out, as_json)
+        return
     from benchmarks.detection import gather, judge_as_given, judge_trainings, plan_trainings, score
     from benchmarks.robustness import PERTURBATIONS
     from thead_eval import __version__
     from thead_eval.cli.progress import progress_bars
-    from thead_eval.curves import make_curves, write_curves
     from thead_eval.data import open_dataset
-    from thead_eval.detection import SCORES, failures_of, measure_scores, read_scores
     from thead_eval.evidence import read_evidence
-    from thead_eval.results import write_measurements
-    from thead_eval.run import open_run
 
+    if scores:
+        raise ConfigError("--scores judges what was said already, and --data and --fakes ask; name one of the two")
+    if not detectors:
+        raise ConfigError("name what to judge with --detector; 'theval list detector' shows names")
+    check_device(device)
     perturbations = tuple(PERTURBATIONS) if perturb == "all" else tuple(name for name in perturb.split(",") if name)
     for name in perturbations:
         if name not in PERTURBATIONS:
@@ -187,13 +142,56 @@ def _ask(
             score(run, evidence, judges, collections, frames, perturbations, progress)
         gather(run, judges, perturbations, out / SCORES)
         run.record("scoring", config, described, {}, [])
-        table = read_scores(out / SCORES)
-        measurements = measure_scores(table, seed, progress)
-    write_measurements(out, measurements)
-    write_curves(out, make_curves(table))
-    weights = {judge.model.key: judge.model.sha256 for judge in judges if judge.model.sha256}
+        weights = {judge.model.key: judge.model.sha256 for judge in judges if judge.model.sha256}
+        measurements = _measure(run, read_scores(out / SCORES), config, described, weights, progress)
+    _tell(measurements, out, as_json)
+
+
+def _judge_again(scores: Path, out: Path, seed: int) -> list["Measurement"]:
+    """Numbers of scores that are there, in the run folder `out`."""
+    from thead_eval import __version__
+    from thead_eval.cli.progress import progress_bars
+    from thead_eval.detection import SCORES, read_scores
+    from thead_eval.results import RunRecord, read_run
+    from thead_eval.run import open_run
+
+    table = read_scores(scores)
+    earlier: RunRecord | None = read_run(scores.parent) if (scores.parent / "run.json").exists() else None
+    config = (earlier.config if earlier else {}) | {"seed": seed, "theval": __version__, "detection": True}
+    run = open_run(out, config, ())
+    if scores.resolve() != (out / SCORES).resolve():
+        (out / SCORES).write_bytes(scores.read_bytes())
+        config["scores"] = str(scores)
+    described, weights = (earlier.dataset, earlier.weights) if earlier else ({}, {})
+    with progress_bars() as progress:
+        return _measure(run, table, config, described, weights, progress)
+
+
+def _measure(
+    run: "RunFolder",
+    table: "Scores",
+    config: dict[str, Any],  # Any: JSON
+    described: dict[str, str],
+    weights: dict[str, str],
+    progress: "Progress",
+) -> list["Measurement"]:
+    """The numbers and curves of a run's scores, kept there, and its record as complete."""
+    from thead_eval.curves import make_curves, write_curves
+    from thead_eval.detection import failures_of, measure_scores
+    from thead_eval.results import write_measurements
+
+    measurements = measure_scores(table, config["seed"], progress)
+    write_measurements(run.path, measurements)
+    write_curves(run.path, make_curves(table))
     run.record("complete", config, described, weights, failures_of(table))
     return measurements
+
+
+def _tell(measurements: Sequence["Measurement"], out: Path, as_json: bool) -> None:
+    if as_json:
+        click.echo((out / "measurements.json").read_text(), nl=False)
+    else:
+        _print_table(measurements, out)
 
 
 def _collections(evidence: "Evidence", dataset: "Dataset | None", fakes: Sequence[Path]) -> dict[str, str]:
