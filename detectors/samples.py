@@ -139,15 +139,15 @@ class Sample(NamedTuple):
     blend: int | None  # the blend's seed
 
 
-def draw_sample(footage: Footage, seed: int, number: int, blends: bool) -> Sample:
+def draw_sample(footage: Footage, seed: int, number: int, blends: float) -> Sample:
     """Sample `number` of the training with this seed: even ones are fake, and an odd one is the real one beside it.
 
-    A fake is of each generator equally often, and of each of its people. With `blends` no fake is needed: it is the
-    real one beside it, blended with itself.
+    A fake is of each generator equally often, and of each of its people. That part of the fakes which is `blends`, 0 to
+    1, nobody made: each is the real one beside it, blended with itself.
     """
     pair, odd = divmod(number, 2)
     draw = np.random.default_rng([seed, 1, pair])
-    if blends:
+    if blends == 1 or (blends and draw.random() < blends):
         faces = list(footage.faces_of.values())
         row = int(draw.choice(faces[draw.integers(len(faces))]))
         return Sample(row, not odd, None if odd else int(draw.integers(2**31)))
@@ -163,7 +163,7 @@ def draw_sample(footage: Footage, seed: int, number: int, blends: bool) -> Sampl
 
 
 def read_batch(
-    footage: Footage, numbers: Sequence[int], seed: int, by: Augmentation, size: int, *, blends: bool = False
+    footage: Footage, numbers: Sequence[int], seed: int, by: Augmentation, size: int, *, blends: float = 0.0
 ) -> Batch:
     """These samples of the training with this seed, each changed in its own way."""
     pictures, fake = [], []
