@@ -40,6 +40,7 @@ NETWORKS = {
     "timm": "detectors.backbone:Backbone",
     "spectrum": "detectors.spectrum:Spectrum",
     "landmarks": "detectors.landmarks:Motion",
+    "grain": "detectors.grain:Grain",
     "ensemble": "detectors.ensemble:Ensemble",
 }
 

@@ -7,7 +7,7 @@ two processes with half a batch each see what one sees with the whole.
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detectors.augment import Augmentation, change, draw_change, shrink
+from detectors.augment import UNCHANGED, Augmentation, change, draw_change
 from detectors.sbi import self_blend
 from thead_eval.errors import DatasetError
 from thead_eval.evidence import SIDE, Evidence, Item, spread
@@ -40,6 +40,10 @@ class Footage:
     frames: NDArray[np.uint8]  # [N, W, 224, 224, 3] mapped
     owner: NDArray[np.int64]  # [N] whose window it is: a place in `items`
     points: NDArray[np.float32]  # [N, 68, 2] landmarks of a window's first frame; NaN where none are known
+
+    def twice(self) -> "Footage":
+        """The same windows again after themselves, of which nothing but whose they are is asked any more."""
+        return replace(self, owner=np.tile(self.owner, 2))
 
     @cached_property
     def fake(self) -> NDArray[np.bool_]:
@@ -184,9 +188,16 @@ def window_of(footage: Footage, sample: Sample) -> list[Picture]:
     return window
 
 
-def read_pictures(footage: Footage, samples: Sequence[Sample], size: int) -> Tensor:
-    """Unchanged [B, W, 3, S, S] uint8."""
-    return _planes(np.stack([[shrink(frame, size) for frame in window_of(footage, sample)] for sample in samples]))
+def read_pictures(
+    footage: Footage, samples: Sequence[Sample], size: int, by: Augmentation | None = None, seed: int = 0
+) -> Tensor:
+    """[B, W, 3, S, S] uint8, unchanged or, each row of the footage in a way of its own, changed."""
+    pictures = []
+    for sample in samples:
+        window = window_of(footage, sample)
+        drawn = UNCHANGED if by is None else draw_change(np.random.default_rng([seed, 3, sample.row]), by)
+        pictures.append(np.stack(change(window, drawn, size)))
+    return _planes(np.stack(pictures))
 
 
 def _planes(pictures: NDArray[np.uint8]) -> Tensor:
