@@ -320,7 +320,9 @@ def sample_runs(frames: int, count: int, window: int) -> list[list[int]]:
         return [spread(frames, count)]
     if frames <= window:
         return [list(range(frames))]
-    starts = spread(frames - window + 1, max(1, min(count, frames) // window))
+    runs = max(1, min(count, frames) // window)
+    spare = frames - runs * window + 1
+    starts = [n * window + int((n + 0.5) * spare / runs) for n in range(runs)]  # no frame is in two
     return [list(range(start, start + window)) for start in starts]
 
 

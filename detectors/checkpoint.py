@@ -226,16 +226,6 @@ def load_detector(name: str | Path, device: torch.device | str = "cpu") -> Detec
     return factory(device)
 
 
-def efflite0(device: torch.device) -> TrainedDetector:
-    """EfficientNet-Lite0, trained on fakes that theval makes: the detector that theval carries.
-
-    Raises:
-        CheckpointError: this version carries none.
-    """
-    path = BUNDLED / "efflite0.safetensors"
-    if not path.is_file():
-        raise CheckpointError(
-            "this version carries no trained detector 'efflite0'; train one with 'theval detect train', "
-            "and name its folder as the detector"
-        )
-    return read_detector(path, device)
+def grain(device: torch.device) -> TrainedDetector:
+    """The one that theval carries: what happens to the grain of neighbouring frames, learnt from fakes of its own."""
+    return read_detector(BUNDLED / "grain.safetensors", device)

@@ -26,12 +26,12 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList([build(member["detector"], member["network"]) for member in members])
         kinds: list[Any] = list(self.members)  # Any: what checkpoint.NETWORKS says of networks
         self.window = max((kind.window - 1) * kind.stride + 1 for kind in kinds)
-        self.line = Line(len(members))
+        self.rule = Line(len(members))
         self.register_buffer("platt", torch.ones(len(members), 2))
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [T, 3, H, W], consecutive, to logits [T]."""
-        return self.line(self.tell_apart(frames))  # type: ignore[no-any-return]  # what Line gives
+        return self.rule(self.tell_apart(frames))  # type: ignore[no-any-return]  # what Line gives
 
     def tell_apart(self, frames: Tensor) -> Tensor:
         """[T, M] each member's calibrated logits."""

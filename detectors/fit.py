@@ -1,4 +1,4 @@
-"""Detectors that are fitted at once: numbers are measured in each window, and a line is drawn through them.
+"""Detectors that are fitted at once: numbers are measured in each window, and a rule is made of them.
 
 RUN/best.safetensors   the detector, calibrated on validation people
 RUN/frames/            the frames that were measured, read once; may be deleted
@@ -21,18 +21,19 @@ from detectors.augment import Augmentation
 from detectors.checkpoint import build
 from detectors.exam import Exam, mark, prepare_exam
 from detectors.linear import Line
+from detectors.perceptron import Perceptrons
 from detectors.recipe import Recipe
 from detectors.samples import Footage, Sample, read_footage, read_pictures
 from detectors.train import Ending, save_fitted
 from thead_eval.errors import DatasetError, RunError
 from thead_eval.evidence import SIDE, Evidence
 
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the logistic regression, its C: validation chooses
-FOLDS = 5  # of validation people, where the line itself is drawn through them
+FOLDS = 5  # of validation people, where the rule itself is made of them
 BATCH = 16  # windows at a time
 
 Read = Callable[[str, int, int], None]  # what is being done, done, of how many
 Numbers = NDArray[np.float64]  # [N, D] a window each; NaN in the rows that could not be measured
+Rule = Line | Perceptrons  # a logit from them
 
 
 def fit(
@@ -45,7 +46,7 @@ def fit(
     read: Read = lambda what, done, of: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Ending:
-    """Measure, draw the line, calibrate. `module` is the detector where it holds more than `build` makes.
+    """Measure, make the rule, calibrate. `module` is the detector where it holds more than `build` makes.
 
     Raises:
         RunError: `out` holds a detector already.
@@ -69,7 +70,7 @@ def fit(
     exam = prepare_exam(validation, blends=False, seed=recipe.train.seed)
     held_out = measure(kind, exam.footage, exam.samples, device, partial(read, "measured, to validate on"))
     if kind.fits_on == "val":
-        logits = _fit_across(kind.line, exam, held_out)
+        logits = _fit_across(kind.rule, exam, held_out)
     else:
         footage = windows(
             evidence.of("train"), folder / "train.npy", recipe.train.frames, tell=partial(read, "to learn from")
@@ -80,7 +81,7 @@ def fit(
             tell = partial(read, "measured, changed")
             changed = measure(kind, footage, samples, device, tell, changes, recipe.train.seed)
             numbers, footage = np.concatenate([numbers, changed]), footage.twice()
-        logits = _fit_on_others(kind.line, footage, numbers, exam, held_out)
+        logits = _fit_on_others(kind.rule, footage, numbers, exam, held_out)
     result = mark(exam, logits)
     failed = int(result.values["failed"])
     say(f"validation log-loss {result.score:.4f}, auc {result.values['auc']:.3f}, {failed} clips failed")
@@ -112,9 +113,9 @@ def measure(
 
 
 def _fit_on_others(
-    line: Line, footage: Footage, numbers: Numbers, exam: Exam, held_out: Numbers
+    rule: Rule, footage: Footage, numbers: Numbers, exam: Exam, held_out: Numbers
 ) -> NDArray[np.float64]:
-    """Draw the line through the people to learn from, as strongly as validation likes best; validation's logits."""
+    """Make the rule of the people to learn from, as strongly as validation likes best; validation's logits."""
     known = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
     makers = np.array([item.generator for item in footage.items])[footage.owner]
     fake = footage.fake[known]
@@ -124,20 +125,20 @@ def _fit_on_others(
             "more with --data and --fakes"
         )
     weights = _balance(fake, makers[known])
-    best: tuple[float, Line, NDArray[np.float64]] | None = None
-    for strength in STRENGTHS:
-        line.draw(numbers[known], fake, weights, strength)
-        logits = _judge(line, held_out)
+    best: tuple[float, Rule, NDArray[np.float64]] | None = None
+    for strength in rule.strengths:
+        rule.draw(numbers[known], fake, weights, strength)
+        logits = _judge(rule, held_out)
         score = mark(exam, logits).score
         if best is None or score < best[0]:
-            best = score, copy.deepcopy(line), logits
+            best = score, copy.deepcopy(rule), logits
     assert best is not None
-    line.load_state_dict(best[1].state_dict())
+    rule.load_state_dict(best[1].state_dict())
     return best[2]
 
 
-def _fit_across(line: Line, exam: Exam, numbers: Numbers) -> NDArray[np.float64]:
-    """Draw the line through validation people; the logits of each are by a line that was drawn without them."""
+def _fit_across(rule: Rule, exam: Exam, numbers: Numbers) -> NDArray[np.float64]:
+    """Make the rule of validation people; the logits of each are by one that was made without them."""
     known = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
     fake, makers = exam.fake[exam.owner], np.array(exam.generators)[exam.owner]
     names = np.array(exam.identities)[exam.owner]
@@ -149,11 +150,11 @@ def _fit_across(line: Line, exam: Exam, numbers: Numbers) -> NDArray[np.float64]
         others, own = rows[~inside], rows[inside]
         if fake[others].all() or not fake[others].any():
             raise DatasetError(
-                f"of {len(people)} validation people too few could be measured to draw a line; name more with --fakes"
+                f"of {len(people)} validation people too few could be measured to make a rule; name more with --fakes"
             )
-        line.draw(numbers[others], fake[others], _balance(fake[others], makers[others]), 1.0)
-        logits[own] = _judge(line, numbers[own])
-    line.draw(numbers[rows], fake[rows], _balance(fake[rows], makers[rows]), 1.0)
+        rule.draw(numbers[others], fake[others], _balance(fake[others], makers[others]), 1.0)
+        logits[own] = _judge(rule, numbers[own])
+    rule.draw(numbers[rows], fake[rows], _balance(fake[rows], makers[rows]), 1.0)
     return logits
 
 
@@ -169,6 +170,6 @@ def _balance(fake: NDArray[np.bool_], makers: NDArray[np.str_]) -> NDArray[np.fl
 
 
 @torch.no_grad()
-def _judge(line: Line, numbers: Numbers) -> NDArray[np.float64]:
-    logits: NDArray[np.float64] = line(torch.from_numpy(numbers).float()).double().numpy()
+def _judge(rule: Rule, numbers: Numbers) -> NDArray[np.float64]:
+    logits: NDArray[np.float64] = rule(torch.from_numpy(numbers).float()).double().numpy()
     return logits

@@ -1,4 +1,4 @@
-"""Fine detail and how it lives: what a high-pass filter leaves of sixteen consecutive frames, and a line.
+"""Fine detail and how it lives: what a high-pass filter leaves of sixteen consecutive frames, and small networks.
 
 A camera films new noise in each frame, and a codec renews it with each key frame; who paints or bends a few pictures of
 a person carries their grain along. After Koopman et al. 2018 (sensor noise) and Amerini et al. 2019 (optical flow).
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from detectors.augment import Augmentation, shrink
-from detectors.linear import Line
+from detectors.perceptron import Perceptrons
 from thead_eval.evidence import SIDE
 
 Floats = NDArray[np.float32]
@@ -46,7 +46,7 @@ class Grain(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.line = Line(len(NAMES))
+        self.rule = Perceptrons(len(NAMES))
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [T, 3, H, W], consecutive, to logits [T]: each frame that of a window around it, or NaN."""
@@ -55,7 +55,7 @@ class Grain(nn.Module):
             return torch.full((T,), torch.nan)
         starts = [*range(0, T - self.window, 4), T - self.window]
         traces = _trace(_pictures(frames))
-        judged = self.line(torch.from_numpy(np.stack([_sum_up(traces, start, self.window) for start in starts])))
+        judged = self.rule(torch.from_numpy(np.stack([_sum_up(traces, start, self.window) for start in starts])))
         middle = np.array(starts) + self.window // 2
         nearest = np.abs(np.arange(T)[:, None] - middle).argmin(axis=1)
         logits: Tensor = judged[nearest]

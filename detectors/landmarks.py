@@ -51,7 +51,7 @@ class Motion(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.line = Line(len(NAMES))
+        self.rule = Line(len(NAMES))
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [T, 3, H, W], consecutive, to logits [T]: each frame that of the window around it, or NaN."""
@@ -61,7 +61,7 @@ class Motion(nn.Module):
         if self.window > T:
             return logits
         rows = np.stack([measure(points[start : start + self.window]) for start in range(T - self.window + 1)])
-        judged = self.line(torch.from_numpy(rows).float())
+        judged = self.rule(torch.from_numpy(rows).float())
         middle = [min(max(frame - self.window // 2, 0), T - self.window) for frame in range(T)]
         logits[:] = judged[middle]
         return logits

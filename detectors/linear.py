@@ -1,5 +1,7 @@
 """A logit from a few numbers: a logistic regression, kept as tensors."""
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 
 class Line(nn.Module):
     """A logit from numbers that are brought to mean 0 and deviation 1."""
+
+    strengths: ClassVar = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the fit, its C: validation chooses
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -24,11 +28,11 @@ class Line(nn.Module):
         return logits
 
     def draw(
-        self, numbers: NDArray[np.float64], fake: NDArray[np.bool_], weights: NDArray[np.float64], C: float
+        self, numbers: NDArray[np.float64], fake: NDArray[np.bool_], weights: NDArray[np.float64], strength: float
     ) -> None:
         """Fit to rows [N, D] without NaN."""
         mean, scale = numbers.mean(axis=0), numbers.std(axis=0)
         scale[scale == 0] = 1.0
-        fit = LogisticRegression(C=C, max_iter=1000).fit((numbers - mean) / scale, fake, weights)
+        fit = LogisticRegression(C=strength, max_iter=1000).fit((numbers - mean) / scale, fake, weights)
         for name, value in (("mean", mean), ("scale", scale), ("weight", fit.coef_[0]), ("bias", fit.intercept_)):
             self.get_buffer(name).copy_(torch.from_numpy(np.asarray(value)))

@@ -20,7 +20,7 @@ class Spectrum(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.line = Line(SIDE // 2)
+        self.rule = Line(SIDE // 2)
         fade = torch.hann_window(SIDE, periodic=False)
         self.register_buffer("fade", fade[:, None] * fade, persistent=False)  # [S, S]: borders are no edges
         y, x = torch.fft.fftfreq(SIDE) * SIDE, torch.fft.rfftfreq(SIDE) * SIDE
@@ -29,7 +29,7 @@ class Spectrum(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [T, 3, H, W] to logits [T]."""
-        return self.line(self.measure(frames[:, None]))  # type: ignore[no-any-return]  # what Line gives
+        return self.rule(self.measure(frames[:, None]))  # type: ignore[no-any-return]  # what Line gives
 
     def measure(self, windows: Tensor) -> Tensor:
         """uint8 [B, 1, 3, H, W] to [B, 112]."""

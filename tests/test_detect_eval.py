@@ -111,11 +111,14 @@ def test_only_what_the_fakes_reproduce_is_judged(evidence: Evidence) -> None:
 
 def test_runs_of_neighbours_are_spread_over_the_clip() -> None:
     assert sample_runs(270, 32, 1)[0][-1] > 260
-    assert sample_runs(32, 32, 8) == [list(range(start, start + 8)) for start in (3, 9, 15, 21)]
+    assert sample_runs(32, 32, 8) == [list(range(start, start + 8)) for start in (0, 8, 16, 24)]
+    assert [run[0] for run in sample_runs(270, 32, 16)] == [59, 195]
     assert sample_runs(5, 32, 8) == [[0, 1, 2, 3, 4]]
-    for frames, count, window in ((100, 32, 16), (17, 32, 16), (16, 4, 16)):
-        for run in sample_runs(frames, count, window):
+    for frames, count, window in ((100, 32, 16), (17, 32, 16), (16, 4, 16), (33, 32, 7)):
+        runs = sample_runs(frames, count, window)
+        for run in runs:
             assert len(run) == window and 0 <= run[0] and run[-1] < frames
+        assert len({frame for run in runs for frame in run}) == len(runs) * window  # none is judged twice
 
 
 def test_a_stranger_is_asked_about_test_people_beside_the_one_that_sees_no_picture(

@@ -10,11 +10,13 @@ import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import nn
 
 from detectors.calibration import Calibration
 from detectors.checkpoint import TrainedDetector, read_detector, save_detector
 from detectors.efflite0 import EfficientNetLite0
 from detectors.export import export_detector
+from detectors.grain import Grain
 from detectors.landmarks import Motion
 from detectors.temporal import Thumbnails
 from thead_eval.cli.export import command
@@ -78,12 +80,13 @@ def test_a_detector_of_neighbouring_frames_takes_that_many(tmp_path: Path) -> No
     assert session.get_inputs()[0].shape == [detector.window, 3, 224, 224] == [7, 3, 224, 224]
 
 
-def test_what_onnx_cannot_hold_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "network"), [("landmarks", Motion()), ("grain", Grain())])
+def test_what_onnx_cannot_hold_says_so(name: str, network: nn.Module, tmp_path: Path) -> None:
     calibration = Calibration(2.0, 0.5, np.array([[2.0, 0.5]]))
     save_detector(
-        tmp_path / "s.safetensors", "landmarks", {}, Motion(), calibration, [], {"generators": "[]", "identities": "[]"}
+        tmp_path / "s.safetensors", name, {}, network, calibration, [], {"generators": "[]", "identities": "[]"}
     )
-    with pytest.raises(ConfigError, match="detector 'landmarks' cannot be exported"):
+    with pytest.raises(ConfigError, match=f"detector '{name}' cannot be exported"):
         export_detector(read_detector(tmp_path / "s.safetensors", torch.device("cpu")), tmp_path / "s.onnx")
     assert not (tmp_path / "s.onnx").exists()
 
@@ -93,9 +96,9 @@ def test_what_is_no_detector_says_so(tmp_path: Path) -> None:
         ran = CliRunner().invoke(command, [source, "-o", str(tmp_path / "a.onnx")])
         assert isinstance(ran.exception, error) and words in str(ran.exception)
 
-    refused(PluginError, "no detector is named 'efflite1'; did you mean 'efflite0'?", "efflite1")
+    refused(PluginError, "no detector is named 'grein'; did you mean 'grain'?", "grein")
     refused(CheckpointError, "cannot be read", str(tmp_path / "absent.safetensors"))
     refused(CheckpointError, "cannot be read", str(tmp_path))
-    ran = CliRunner().invoke(command, ["efflite0", "-o", "a.bin"])
+    ran = CliRunner().invoke(command, ["grain", "-o", "a.bin"])
     assert isinstance(ran.exception, ConfigError) and "with the suffix .onnx" in str(ran.exception)
     assert list(tmp_path.iterdir()) == []

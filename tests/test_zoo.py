@@ -24,6 +24,7 @@ from detectors.grain import NAMES as GRAIN_NAMES
 from detectors.grain import Grain
 from detectors.landmarks import NAMES, measure
 from detectors.linear import Line
+from detectors.perceptron import Perceptrons
 from detectors.spectrum import Spectrum
 from detectors.srm import Residual
 from detectors.temporal import Thumbnails
@@ -58,9 +59,11 @@ def frames() -> Tensor:
 def saved(path: Path, name: str, config: dict[str, Any], seed: int = 0) -> Path:
     torch.manual_seed(seed)
     network = build(name, config).eval()
-    for line in network.modules():
-        if isinstance(line, Line):
-            line.get_buffer("weight").normal_(0, 0.1)
+    for rule in network.modules():
+        if isinstance(rule, Line | Perceptrons):
+            for part, buffer in rule.named_buffers():
+                if part.startswith("weight"):
+                    buffer.normal_(0, 0.1)
     calibration = Calibration(1.0 + seed, 0.5, np.array([[1.0, 0.0]]))
     metadata = {"generators": "[]", "identities": "[]"}
     save_detector(path, name, config, network, calibration, [], metadata)
@@ -178,12 +181,28 @@ def test_grain_that_is_carried_along_shows() -> None:
 def test_grain_is_judged_by_the_window_around_a_frame() -> None:
     torch.manual_seed(0)
     network = Grain()
-    network.line.get_buffer("weight").normal_()
+    for buffer in network.rule.buffers():
+        buffer.normal_()
     clip = torch.cat([grainy(0, 1.0), grainy(0, 0.0)])
     logits = network(clip)
-    torch.testing.assert_close(logits[0], network.line(network.measure(clip[None, :16]))[0])
-    torch.testing.assert_close(logits[-1], network.line(network.measure(clip[None, 16:]))[0])
+    torch.testing.assert_close(logits[0], network.rule(network.measure(clip[None, :16]))[0])
+    torch.testing.assert_close(logits[-1], network.rule(network.measure(clip[None, 16:]))[0])
     assert len(logits.unique()) == 5
+
+
+def test_perceptrons_find_what_no_line_does() -> None:
+    draw = np.random.default_rng(0)
+    x = draw.normal(3, 5, (400, 4))
+    inside = np.abs(x[:, 0] - 3) < 3.4  # in the middle of one number, about a half
+    rules: list[Line | Perceptrons] = [Line(4), Perceptrons(4, networks=2)]
+    right = []
+    for rule in rules:
+        rule.draw(x[:300], inside[:300], np.ones(300), 1.0)
+        logits = rule(torch.from_numpy(x).float()).numpy()
+        right.append(((logits > 0) == inside)[300:].mean())
+    assert right[0] < 0.65 and right[1] > 0.9
+    with_gap = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, torch.nan, 0.0, 0.0]])
+    assert rules[1](with_gap).isnan().tolist() == [False, True]
 
 
 # The motion of landmarks.
@@ -259,7 +278,7 @@ def test_a_spectrum_and_an_ensemble_by_the_command(fakes: str, tmp_path: Path) -
     efficient = load_detector(other)
     assert isinstance(efficient, TrainedDetector)
     logits = [member.calibration.a * member.logits(frames) + member.calibration.b for member in (detector, efficient)]
-    expected = ensemble.network.line(torch.stack(logits, dim=1))
+    expected = ensemble.network.rule(torch.stack(logits, dim=1))
     torch.testing.assert_close(ensemble.logits(frames), expected, rtol=1e-3, atol=1e-4)
 
 

@@ -53,7 +53,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "fewshot_ff": "generator.fewshot:fewshot_ff",
     },
     "detector": {
-        "efflite0": "detectors.checkpoint:efflite0",
+        "grain": "detectors.checkpoint:grain",
     },
 }
 
