@@ -21,6 +21,8 @@ VERBS = {
     "export": "A talker or a detector as an ONNX file that runs without torch.",
     "score": "Fakes against real frames: FID, SSIM, CSIM, landmarks.",
     "report": "Runs to one HTML file.",
+    "bench": "A whole benchmark by one command, resumable, with one report.",
+    "heads": "Procedural talking heads as videos, to try things with.",
     "card": "A checkpoint, its training and its runs to a model card.",
     "weights": "Pretrained files: list, fetch, verify, import, mirror.",
     "list": "Metrics, feature networks, generators and detectors by name.",
