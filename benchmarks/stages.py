@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -21,9 +22,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -37,6 +39,8 @@ RUN = "{run}"  # the run folder, in arguments
 NAME = "bench.json"
 CODE = frozenset({".py", ".toml", ".safetensors", ".parquet", ".j2", ".css"})  # files of a package that change numbers
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PATIENCE = 5.0  # seconds in which the processes of a command end after it
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of <linux/prctl.h>
 
 Status = Literal["done", "to do", "to continue", "changed", "waits"]
 
@@ -209,15 +213,18 @@ def run_stages(
 
     Raises:
         RunError: another process works in the folder, or it is damaged.
-        StageFailed: a command ended with an error or by a signal; later calls go on there.
+        StageFailed: a command ended with an error, all that does not need it being done; or, at once, by a signal.
     """
-    steps = []
+    steps = list[Step]()
+    failed: StageFailed | None = None
     with _alone(run):
         made = read_made(run)
         for stage in stages:
             if only and stage.name != only:
                 continue
             lacking = [name for name in stage.needs if name not in made or not made[name].results]
+            if lacking and failed:
+                continue
             if lacking:
                 raise RunError(f"stage '{stage.name}' needs '{lacking[0]}', which is not done; run that first")
             step = step_of(stage, run, made)
@@ -225,10 +232,18 @@ def run_stages(
             if step.status != "done":
                 if step.status == "changed" and not stage.keeps:
                     _remove(run / stage.out)
-                known = step.made if step.made and step.status == "to continue" else None
-                made[stage.name] = _run_stage(stage, run, made, known, (prefixes or {}).get(stage.name, ()), about)
+                known = step.made if step.status == "to continue" else None
+                try:
+                    made[stage.name] = _run_stage(stage, run, made, known, (prefixes or {}).get(stage.name, ()), about)
+                except StageFailed as error:
+                    if error.code > 128:
+                        raise
+                    failed = failed or error
+                    continue
             steps.append(Step(stage, "done", step.why, made[stage.name]))
         _write(run, made, about)
+    if failed:
+        raise failed
     return steps
 
 
@@ -286,10 +301,11 @@ class Took(NamedTuple):
 def _call(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Took:
     """Run a command to its end. It ends with this process, even when that is killed: two would write to one folder."""
     begin = time.monotonic()
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)  # to be told of what its processes took, which it does not wait for itself
     with log.open("ab") as out:
         # In a group of its own, so that Ctrl-C comes to it once: from here.
         process = subprocess.Popen(
-            command, env=environment, stdout=out, process_group=0, preexec_fn=_end_with_parent, bufsize=0
+            command, env=environment, stdout=out, process_group=0, preexec_fn=partial(_prctl, PR_SET_PDEATHSIG, SIGKILL)
         )
         before = {number: signal.signal(number, lambda n, _: process.send_signal(n)) for number in SIGNALS}
         try:
@@ -298,14 +314,35 @@ def _call(command: Sequence[str], environment: Mapping[str, str], log: Path) -> 
             for number, handler in before.items():
                 signal.signal(number, handler)
     process.returncode = os.waitstatus_to_exitcode(status)  # it was waited for here
+    ends = [usage, *_end_group(process.pid)]
     return Took(
-        process.returncode, time.monotonic() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6
+        process.returncode,
+        time.monotonic() - begin,
+        sum(end.ru_utime + end.ru_stime for end in ends),
+        max(end.ru_maxrss for end in ends) * 1024 / 1e6,
     )
 
 
-def _end_with_parent() -> None:
-    """Asks Linux for SIGKILL when the parent ends."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+def _end_group(group: int) -> Iterator[resource.struct_rusage]:
+    """What the processes took that outlived their command; those that do not end by themselves are ended."""
+    patient = time.monotonic() + PATIENCE
+    while True:
+        try:
+            pid, _, usage = os.wait4(-group, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid:
+            yield usage
+        elif time.monotonic() > patient:
+            os.killpg(group, SIGKILL)
+            patient += PATIENCE
+        else:
+            time.sleep(0.02)
+
+
+def _prctl(option: int, value: int) -> None:
+    """Asks Linux for what it does to no other process: see prctl(2)."""
+    ctypes.CDLL(None).prctl(option, value)
 
 
 @contextmanager

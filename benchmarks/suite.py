@@ -3,11 +3,13 @@
 Each section is a command of theval and each key an option of it, so that a suite can say all that the commands can:
 
 [suite]        about; seeds; dataset, where a prepared one is there already
-[heads]        theval heads          [prepare]    theval prepare       [train]   theval train
-[generate]     theval generate       [score]      theval score         [eval.NAME]   theval detect eval, as often as needed
-[hours]        what each stage took or should take, and on which `machine`
+[heads]        theval heads         [import]     theval import       [prepare]     theval prepare
+[train]        theval train         [generate]   theval generate     [score]       theval score
+[eval.NAME]    theval detect eval, as often as needed
+[hours]        what each stage takes, as its author measured or thinks, and on which `machine`
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -19,7 +21,7 @@ from thead_eval.errors import ConfigError
 from thead_eval.recipes import check_name
 
 FOLDER = Path(__file__).parent / "suites"
-COMMANDS = ("heads", "prepare", "train", "generate", "score")
+COMMANDS = ("heads", "import", "prepare", "train", "generate", "score")
 
 Options = Mapping[str, Any]  # of a command, as TOML has them
 
@@ -48,10 +50,15 @@ class Suite:
             raise ConfigError(f"--data '{data}' is not a folder; give a prepared dataset, or one of videos")
         kept = {name: options for name, options in self.commands.items() if name not in ("heads", "prepare")}
         if (data / "dataset.json").exists():
+            kept.pop("import", None)
             return replace(self, dataset=str(data.resolve()), commands=kept)
-        layout = ("src", "layout", "manifest")  # of the suite's own videos
-        asked = {key: value for key, value in self.commands.get("prepare", {}).items() if key not in layout}
-        return replace(self, dataset="", commands=kept | {"prepare": asked | {"src": str(data.resolve())}})
+        own = ("src", "layout", "manifest")  # of the suite's own videos
+        asked = {key: value for key, value in self.commands.get("prepare", {}).items() if key not in own}
+        if "import" in kept:
+            kept["import"] = {**kept["import"], "folder": str(data.resolve())}
+        else:
+            asked["src"] = str(data.resolve())
+        return replace(self, dataset="", commands=kept | {"prepare": asked})
 
 
 def names() -> list[str]:
@@ -123,6 +130,4 @@ def write_toml(sections: Mapping[str, Mapping[str, Any]]) -> str:  # Any: TOML
 
 def _plain(value: object) -> str:
     """A number, text, truth or list of these: JSON writes them as TOML does."""
-    import json
-
     return json.dumps(value)

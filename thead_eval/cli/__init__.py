@@ -13,6 +13,7 @@ from thead_eval.errors import ThevalError
 # imports nothing heavy.
 VERBS = {
     "demo": "The whole path in a minute, on what the packages carry.",
+    "import": "A public benchmark as it lies on the disk to a manifest.",
     "prepare": "Videos to a dataset of head crops with landmarks.",
     "train": "Teach the few-shot generator on a dataset.",
     "track": "The landmarks of a video, as a small file to drive with.",

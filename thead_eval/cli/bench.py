@@ -8,17 +8,16 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
+from benchmarks.stages import RUN, Stage, StageFailed, Step, look, run_stages
+from benchmarks.suite import Suite, expand, read_suite, write_toml
 from thead_eval.errors import ConfigError
+from thead_eval.recipes import check_name
 
-if TYPE_CHECKING:
-    from benchmarks.stages import Stage, Step
-    from benchmarks.suite import Suite
-
-RUN = "{run}"  # benchmarks.stages.RUN, which is not imported for --help
+CORE = ("thead_eval",)
 # What the bench says itself, so that a suite cannot.
 FILLED = frozenset({"data", "out", "as_json", "device", "workers", "seed", "resume", "dry_run", "engine"})
 
@@ -66,9 +65,6 @@ def command(
       theval bench paper --launch train="torchrun --nproc-per-node 8 --no-python" --device cuda
       theval bench mine.toml --stage score
     """
-    from benchmarks.stages import StageFailed, look, run_stages
-    from benchmarks.suite import read_suite
-
     asked = read_suite(suite)
     asked = asked.on(data) if data else asked
     stages = plan(asked, seeds or asked.seeds, device, workers or len(os.sched_getaffinity(0)), ray)
@@ -83,11 +79,10 @@ def command(
     run = out or Path("runs") / f"bench-{asked.name}"
     if dry_run:
         steps = look(stages, run)
-        estimates = estimate(asked, stages)
         if as_json:
-            click.echo(json.dumps([_row(step, run, estimates) for step in steps], indent=1))
+            click.echo(json.dumps([_row(step, run, asked.hours) for step in steps], indent=1))
         else:
-            _print_plan(asked, steps, run, estimates, prefixes)
+            _print_plan(asked, steps, run, prefixes)
         return
     about = {"suite": asked.name, "about": asked.about, "seeds": list(seeds or asked.seeds), "device": device}
     try:
@@ -112,95 +107,6 @@ def _check_stage(name: str, known: Sequence[str], option: str) -> None:
 # The plan.
 
 
-def plan(suite: "Suite", seeds: Sequence[int], device: str, workers: int, ray: bool) -> list["Stage"]:
-    """The stages of a suite, each after those that it needs.
-
-    Raises:
-        ConfigError: the suite has no data, or a command would not take what it says.
-    """
-    from benchmarks.stages import Stage
-    from benchmarks.suite import expand
-
-    sections, stages = suite.commands, list[Stage]()
-    processes, on = ("--workers", str(workers)), ("--device", device)
-    videos: tuple[str, ...] = ()  # the stage that makes them
-    if "heads" in sections:
-        options = _options("heads", sections["heads"], suite)
-        stages.append(Stage("heads", ("heads", f"{RUN}/videos", *options.words), "videos", ("videos/*.mp4",),
-                            code=("thead_eval",)))  # fmt: skip
-        videos = ("heads",)
-    if suite.dataset:
-        dataset, ready = expand(suite.dataset, f"dataset of suite '{suite.name}'"), ()
-        given = (Path(dataset),)
-    elif "prepare" in sections or videos:
-        asked = dict(sections.get("prepare", {}))
-        if not videos and "src" not in asked:
-            raise ConfigError(f"suite '{suite.name}': [prepare] names no src, the folder of videos; add it, or [heads]")
-        src = f"{RUN}/videos" if videos else _place(str(asked.pop("src")), suite, "[prepare] src")
-        options = _options("prepare", asked, suite)
-        dataset, ready, given = f"{RUN}/dataset", ("prepare",), ()
-        inputs = options.inputs if videos else (Path(src), *options.inputs)
-        results = ("dataset/dataset.json", "dataset/clips.parquet")
-        words = ("prepare", src, dataset, *options.words)
-        free = (*processes, *(("--engine", "ray") if ray else ()))
-        stages.append(Stage("prepare", words, "dataset", results, videos, inputs, ("thead_eval",), free))
-    else:
-        raise ConfigError(f"suite '{suite.name}' has no data; add [heads], [prepare] with src, or pass --data")
-    of_data = ("--data", dataset)
-    environment: dict[str, str] = {}
-    if "train" in sections:
-        options = _options("train", sections["train"], suite)
-        words = ("train", *of_data, "-o", f"{RUN}/train", "--resume", "--seed", str(seeds[0]), *on, *options.words)
-        stages.append(
-            Stage("train", words, "train", ("train/best.safetensors",), ready, (*given, *options.inputs),
-                  files=options.files, keeps=True)
-        )  # fmt: skip
-        environment, ready = {"THEVAL_CHECKPOINT": f"{RUN}/train/best.safetensors"}, (*ready, "train")
-    scored, judged = [], []
-    for seed in seeds:
-        mark, seeded = (f"-{seed}" if len(seeds) > 1 else ""), ("--seed", str(seed))
-        fakes = f"generate{mark}"
-        if "generate" in sections:
-            options = _options("generate", {"split": "all"} | dict(sections["generate"]), suite)
-            words = ("generate", *of_data, "-o", f"{RUN}/fakes{mark}", *seeded, *on, *options.words)
-            stages.append(
-                Stage(fakes, words, f"fakes{mark}", (f"fakes{mark}/manifest.csv",), ready, (*given, *options.inputs),
-                      ("thead_eval", "benchmarks", "generator"), processes, environment, options.files)
-            )  # fmt: skip
-        if "score" in sections:
-            options = _options("score", sections["score"], suite)
-            words = ("score", *of_data, "--out", f"{RUN}/score{mark}", *seeded, *on, *options.words)
-            name = f"score{mark}"
-            stages.append(
-                Stage(name, words, name, (f"{name}/measurements.json",), ready, (*given, *options.inputs),
-                      ("thead_eval", "benchmarks", "generator", "detectors"), processes, environment, options.files)
-            )  # fmt: skip
-            scored.append(name)
-        for label, said in suite.evals.items():
-            name = f"{label}{mark}"
-            options = _options("detect.eval", said, suite, label)
-            made = ((*of_data, "--fakes", f"{RUN}/fakes{mark}") if "generate" in sections else ("--fakes", dataset))
-            words = ("detect", "eval", *made, "--out", f"{RUN}/{name}", *seeded, *on, *options.words)
-            needs = (*ready, *((fakes,) if "generate" in sections else ()))
-            stages.append(
-                Stage(name, words, name, (f"{name}/measurements.json", f"{name}/scores.parquet"), needs,
-                      (*given, *options.inputs), ("thead_eval", "benchmarks", "detectors"), (), {}, options.files)
-            )  # fmt: skip
-            judged.append(name)
-    for page, runs in (("report", scored), ("detectors", judged)):
-        if runs:
-            words = ("report", *(f"{RUN}/{name}" for name in runs), "-o", f"{RUN}/{page}.html")
-            code = ("thead_eval", "reports")
-            stages.append(Stage(page, words, f"{page}.html", (f"{page}.html",), tuple(runs), (), code))
-    names = [stage.name for stage in stages]
-    for name in judged:
-        if names.count(name) > 1 or name in ("videos", "dataset", f"fakes{mark}", "logs", "recipes"):
-            raise ConfigError(f"suite '{suite.name}': [eval.{name}] has the name of another stage or folder; change it")
-    for each in stages:
-        _check(each, suite)
-    return stages
-
-
 class Options(NamedTuple):
     """A section of a suite as arguments of its command."""
 
@@ -209,46 +115,169 @@ class Options(NamedTuple):
     files: dict[str, str]  # to be written into the run folder
 
 
-def _options(name: str, given: Mapping[str, Any], suite: "Suite", label: str = "") -> Options:  # Any: TOML
-    """The arguments that a section stands for.
+def plan(suite: Suite, seeds: Sequence[int], device: str, workers: int, ray: bool) -> list[Stage]:
+    """The stages of a suite, each after those that it needs.
+
+    Raises:
+        ConfigError: the suite has no data, or a command would not take what it says.
+    """
+    on, free = ("--device", device), ("--workers", str(workers))
+    stages, dataset = _data_stages(suite, free, ray)
+    of_data = ("--data", dataset)
+    ready = tuple(stage.name for stage in stages[-1:])
+    given = () if ready else (Path(dataset),)
+    environment: dict[str, str] = {}
+    if "train" in suite.commands:
+        options = _options("train", suite)
+        words = ("train", *of_data, "-o", f"{RUN}/train", "--resume", "--seed", str(seeds[0]), *on, *options.words)
+        stages.append(_stage("train", words, ("best.safetensors",), ready, given, options, keeps=True))
+        ready, environment = (*ready, "train"), {"THEVAL_CHECKPOINT": f"{RUN}/train/best.safetensors"}
+    scores, judgements, fakes_of = list[Stage](), list[Stage](), dict[int, str]()
+    mark = {seed: f"-{seed}" if len(seeds) > 1 else "" for seed in seeds}
+    for seed in seeds:
+        common = ("--seed", str(seed), *on)
+        makers = ("thead_eval", "benchmarks", "generator")
+        if "score" in suite.commands:
+            name, options = f"score{mark[seed]}", _options("score", suite)
+            words = ("score", *of_data, "--out", f"{RUN}/{name}", *common, *options.words)
+            code = (*makers, "detectors")
+            scores.append(
+                _stage(name, words, ("measurements.json",), ready, given, options, code, free, environment)
+            )  # fmt: skip
+        if "generate" in suite.commands:
+            name, options = f"fakes{mark[seed]}", _options("generate", suite, {"split": "all"})
+            words = ("generate", *of_data, "-o", f"{RUN}/{name}", *common, *options.words)
+            judgements.append(_stage(name, words, ("manifest.csv",), ready, given, options, makers, free, environment))
+            fakes_of[seed] = name
+    for seed in seeds:
+        for label in suite.evals:
+            name, options = f"{label}{mark[seed]}", _options("detect.eval", suite, label=label)
+            # Without fakes of its own, a prepared dataset holds both: a benchmark that was imported.
+            of = (*of_data, "--fakes", f"{RUN}/{fakes_of[seed]}") if seed in fakes_of else ("--fakes", dataset)
+            words = ("detect", "eval", *of, "--out", f"{RUN}/{name}", "--seed", str(seed), *on, *options.words)
+            needs = (*ready, fakes_of[seed]) if seed in fakes_of else ready
+            results, code = ("measurements.json", "scores.parquet"), ("thead_eval", "benchmarks", "detectors")
+            judgements.append(_stage(name, words, results, needs, given, options, code))
+    stages += [*scores, *_page("report", scores), *judgements]
+    stages += _page("detectors", [stage for stage in judgements if stage.arguments[0] == "detect"])
+    _check_names([stage.name for stage in stages], suite)
+    for stage in stages:
+        _check(stage, suite)
+    return stages
+
+
+def _data_stages(suite: Suite, free: tuple[str, ...], ray: bool) -> tuple[list[Stage], str]:
+    """The stages that make the dataset, none where there is one, and its place."""
+    if suite.dataset:
+        return [], expand(suite.dataset, f"dataset of suite '{suite.name}'")
+    sections, src, stages = suite.commands, suite.commands.get("prepare", {}).get("src"), list[Stage]()
+    listed: tuple[str, ...] = ()
+    if "heads" in sections:
+        options = _options("heads", suite)
+        stages.append(_stage("videos", ("heads", f"{RUN}/videos", *options.words), ("*.mp4",), (), (), options, CORE))
+        src = f"{RUN}/videos"
+    elif "import" in sections:
+        options = _options("import", suite, without=("layout", "folder"))
+        layout, folder = (str(sections["import"].get(key, "")) for key in ("layout", "folder"))
+        src = _place(folder, suite, "[import] folder")
+        listed = ("--manifest", f"{RUN}/manifest.csv")
+        words = ("import", layout, src, "-o", f"{RUN}/manifest.csv", *options.words)
+        stages.append(_stage("manifest.csv", words, (), (), (Path(src),), options, CORE))
+    elif src:
+        src = _place(str(src), suite, "[prepare] src")
+    else:
+        raise ConfigError(f"suite '{suite.name}' has no data; give [heads], [import] or [prepare] src, or pass --data")
+    options = _options("prepare", suite, without=("src",))
+    words = ("prepare", src, f"{RUN}/dataset", *listed, *options.words)
+    given = () if "heads" in sections else (Path(src),)
+    needs = tuple(stage.name for stage in stages)
+    free = (*free, *(("--engine", "ray") if ray else ()))
+    results = ("dataset.json", "clips.parquet")
+    return [*stages, _stage("dataset", words, results, needs, given, options, CORE, free)], f"{RUN}/dataset"
+
+
+def _stage(
+    name: str,
+    words: Sequence[str],
+    results: Sequence[str],
+    needs: tuple[str, ...],
+    given: tuple[Path, ...],
+    options: Options,
+    code: tuple[str, ...] = (),
+    free: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
+    keeps: bool = False,
+) -> Stage:
+    """A stage that makes the folder, or without `results` the file, of its name."""
+    files = tuple(f"{name}/{result}" for result in results) or (name,)
+    inputs = (*given, *options.inputs)
+    return Stage(name, tuple(words), name, files, needs, inputs, code, free, environment or {}, options.files, keeps)
+
+
+def _page(name: str, runs: Sequence[Stage]) -> list[Stage]:
+    """A report of these runs, if there are any."""
+    if not runs:
+        return []
+    words = ("report", *(f"{RUN}/{run.name}" for run in runs), "-o", f"{RUN}/{name}.html")
+    needs = tuple(run.name for run in runs)
+    return [_stage(f"{name}.html", words, (), needs, (), Options((), (), {}), ("thead_eval", "reports"))]
+
+
+def _check_names(names: Sequence[str], suite: Suite) -> None:
+    for name in names:
+        if names.count(name) > 1 or name in ("logs", "recipes", "lock") or Path(name).name != name:
+            raise ConfigError(f"suite '{suite.name}': [eval.{name}] has the name of another stage or folder; change it")
+
+
+def _options(
+    name: str,
+    suite: Suite,
+    default: Mapping[str, Any] | None = None,  # Any: TOML
+    *,
+    label: str = "",
+    without: Sequence[str] = (),
+) -> Options:
+    """The arguments that a section stands for, but for some keys.
 
     Raises:
         ConfigError: the command has no such option, or the bench says it itself.
     """
-    from benchmarks.suite import write_toml
-    from thead_eval.recipes import check_name
-
     section = f"[eval.{label}]" if label else f"[{name}]"
-    known = {opt.lstrip("-").replace("-", "_"): parameter for parameter in _command(name).params
-             for opt in parameter.opts if parameter.name not in FILLED}  # fmt: skip
+    given = dict(default or {}) | dict(suite.evals[label] if label else suite.commands.get(name, {}))
+    known = {_key(parameter): parameter for parameter in _command(name).params if parameter.name not in FILLED}
     words, inputs, files = list[str](), list[Path](), dict[str, str]()
     for key, value in given.items():
         check_name(key, known, f"suite '{suite.name}': {section} has an unknown key")
         parameter = known[key]
-        option = parameter.opts[0]
+        if key in without:
+            continue
         if isinstance(value, bool):
-            words += [option] if value else [f"--no-{option.removeprefix('--')}"] if parameter.secondary_opts else []
+            words += parameter.opts[:1] if value else parameter.secondary_opts[:1]
             continue
         if key == "config" and isinstance(value, dict):
-            value = f"{RUN}/recipes/{label or name}.toml"
-            files[value.removeprefix(f"{RUN}/")] = write_toml(given[key])
+            files[f"recipes/{label or name}.toml"] = write_toml(value)
+            words += [parameter.opts[0], f"{RUN}/recipes/{label or name}.toml"]
+            continue
         values = [str(each) for each in value] if isinstance(value, list) else [str(value)]
-        if isinstance(parameter.type, click.Path) and key not in files and not files:
+        if isinstance(parameter.type, click.Path):
             values = [_place(each, suite, f"{section} {key}") for each in values]
         inputs += [Path(each) for each in values if os.sep in each and Path(each).exists()]
         if parameter.multiple:
-            words += [word for each in values for word in (option, each)]
+            words += [word for each in values for word in (parameter.opts[0], each)]
         else:
-            words += [option, ",".join(values)]
+            words += [parameter.opts[0], ",".join(values)]
     return Options(tuple(words), tuple(inputs), files)
 
 
-def _place(value: str, suite: "Suite", where: str) -> str:
-    """A path of a suite, which is relative to its file."""
-    from benchmarks.suite import expand
+def _key(parameter: click.Parameter) -> str:
+    """What a suite calls an option: as the command line does, without dashes."""
+    return parameter.opts[0].lstrip("-").replace("-", "_")
 
+
+def _place(value: str, suite: Suite, where: str) -> str:
+    """A path of a suite, which is relative to its file."""
     place = suite.folder / expand(value, f"{where} of suite '{suite.name}'")
-    if not place.exists():
+    if not value or not place.exists():
         raise ConfigError(f"{where} of suite '{suite.name}': there is no '{place}'; correct it, or pass --data")
     return str(place)
 
@@ -259,7 +288,7 @@ def _command(name: str) -> click.Command:
     return command
 
 
-def _check(stage: "Stage", suite: "Suite") -> None:
+def _check(stage: Stage, suite: Suite) -> None:
     """Let the command read its arguments, so that a wrong one is told now and not after hours.
 
     Raises:
@@ -272,28 +301,16 @@ def _check(stage: "Stage", suite: "Suite") -> None:
         raise ConfigError(f"suite '{suite.name}', stage '{stage.name}': {error.format_message()}") from None
 
 
-# Hours.
-
-
-# Seconds of one core, as measured on the procedural heads of 'quick' with the CPU builds of torch.
-SECONDS = {"heads": 0.02, "prepare": 0.05, "generate": 1.0, "score": 2.0, "eval": 60.0, "report": 10.0}
-
-
-def estimate(suite: "Suite", stages: Sequence["Stage"]) -> dict[str, float]:
-    """Hours of the stages of which something is known: what the suite says."""
-    return {stage.name: suite.hours[stage.name] for stage in stages if stage.name in suite.hours}
-
-
 # What is told.
 
 
-def _row(step: "Step", run: Path, estimates: Mapping[str, float]) -> dict[str, object]:
-    hours = step.made.seconds / 3600 if step.made and step.made.results else estimates.get(step.stage.name)
+def _row(step: Step, run: Path, hours: Mapping[str, float]) -> dict[str, object]:
+    took = step.made.seconds / 3600 if step.made and step.made.results else hours.get(step.stage.name)
     return {
         "stage": step.stage.name,
         "status": step.status,
         "changed": step.why,
-        "hours": hours,
+        "hours": took,
         "measured": bool(step.made and step.made.results),
         "needs": list(step.stage.needs),
         "command": shlex.join(["theval", *step.stage.command(run)]),
@@ -301,10 +318,9 @@ def _row(step: "Step", run: Path, estimates: Mapping[str, float]) -> dict[str, o
 
 
 def _print_plan(
-    suite: "Suite",
-    steps: Sequence["Step"],
+    suite: Suite,
+    steps: Sequence[Step],
     run: Path,
-    estimates: Mapping[str, float],
     prefixes: Mapping[str, Sequence[str]],
 ) -> None:
     from rich.console import Console
@@ -317,7 +333,7 @@ def _print_plan(
     table.add_column("hours", justify="right")
     left, unknown = 0.0, list[str]()
     for step in steps:
-        row = _row(step, run, estimates)
+        row = _row(step, run, suite.hours)
         hours = row["hours"]
         status = f"{step.status}: {step.why}" if step.why else step.status
         told = "?" if hours is None else f"{hours:.2f}{'*' * bool(row['measured'])}"
@@ -335,13 +351,13 @@ def _print_plan(
         click.echo(shlex.join([*prefix, *step.stage.command(run)]))
 
 
-def _tell(step: "Step", of: int, names: Sequence[str]) -> None:
+def _tell(step: Step, of: int, names: Sequence[str]) -> None:
     """A line above each stage, on stderr."""
     why = {"done": "unchanged", "changed": f"again, as there changed: {step.why}"}.get(step.status, step.status)
     click.echo(f"[{names.index(step.stage.name) + 1}/{of}] {step.stage.name}: {why}", err=True)
 
 
-def _print_done(steps: Sequence["Step"]) -> None:
+def _print_done(steps: Sequence[Step]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -355,5 +371,5 @@ def _print_done(steps: Sequence["Step"]) -> None:
     Console().print(table)
 
 
-def _write_index(suite: "Suite", steps: Sequence["Step"], run: Path) -> list[Path]:
+def _write_index(suite: Suite, steps: Sequence[Step], run: Path) -> list[Path]:
     return [run / page for page in ("report.html", "detectors.html") if (run / page).exists()]
