@@ -61,7 +61,8 @@ class Layout(NamedTuple):
     read: Callable[[Path, "Asked"], Iterator[Row]]
 
 
-class Asked(NamedTuple):
+@dataclass(frozen=True)
+class Asked:
     """What a user says beside the folder."""
 
     compression: str = "c23"  # of FaceForensics++
@@ -206,19 +207,18 @@ def _celeb_df(folder: Path, asked: Asked) -> Iterator[Row]:
     tested = _testing_list(folder / "List_of_testing_videos.txt")
     for file in _videos(folder):
         path = file.relative_to(folder).as_posix()
-        top, *middle, name = path.split("/")
-        ids = re.findall(r"id\d+", name)
+        ids = re.findall(r"id\d+", file.name)
         official: Split | None = None
         if tested:
             official = "test" if path in tested else "train"
-        match top, middle:
-            case "Celeb-real", [] if ids:
+        match path.split("/")[:-1]:
+            case ["Celeb-real"] if ids:
                 yield Row(path, ids[0], official=official)
-            case "YouTube-real", []:
-                yield Row(path, f"youtube-{safe_name(Path(name).stem)}", official=official)
-            case "Celeb-synthesis", [] if len(ids) > 1:
+            case ["YouTube-real"]:
+                yield Row(path, f"youtube-{safe_name(file.stem)}", official=official)
+            case ["Celeb-synthesis"] if len(ids) > 1:
                 yield Row(path, ids[1], "Celeb-DF", ids[0], ids[1], official)
-            case "Celeb-synthesis", [scenario, method] if ids:
+            case ["Celeb-synthesis", scenario, method] if ids:
                 source = ids[1] if len(ids) > 1 else ""
                 shown = source if scenario == "FaceSwap" and source else ids[0]
                 yield Row(path, shown, method, ids[0], source, official)

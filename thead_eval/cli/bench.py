@@ -90,13 +90,13 @@ def command(
     except StageFailed as error:
         click.echo(f"theval: error: {error}", err=True)
         sys.exit(error.code if error.code > 128 else 1)
-    pages = _write_index(asked, steps, run) if not stage else []
+    index = None if stage else _write_index(asked, steps, run)
     if as_json:
         click.echo((run / "bench.json").read_text(), nl=False)
         return
     _print_done(steps)
-    for page in pages:
-        click.echo(f"Report: {page.resolve()}")
+    if index:
+        click.echo(f"Report: {index.resolve()}")
 
 
 def _check_stage(name: str, known: Sequence[str], option: str) -> None:
@@ -126,36 +126,31 @@ def plan(suite: Suite, seeds: Sequence[int], device: str, workers: int, ray: boo
     of_data = ("--data", dataset)
     ready = tuple(stage.name for stage in stages[-1:])
     given = () if ready else (Path(dataset),)
-    environment: dict[str, str] = {}
+    environment = dict[str, str]()
     if "train" in suite.commands:
         options = _options("train", suite)
         words = ("train", *of_data, "-o", f"{RUN}/train", "--resume", "--seed", str(seeds[0]), *on, *options.words)
         stages.append(_stage("train", words, ("best.safetensors",), ready, given, options, keeps=True))
         ready, environment = (*ready, "train"), {"THEVAL_CHECKPOINT": f"{RUN}/train/best.safetensors"}
-    scores, judgements, fakes_of = list[Stage](), list[Stage](), dict[int, str]()
-    mark = {seed: f"-{seed}" if len(seeds) > 1 else "" for seed in seeds}
+    scores, judgements = list[Stage](), list[Stage]()
+    makers = ("thead_eval", "benchmarks", "generator")
     for seed in seeds:
-        common = ("--seed", str(seed), *on)
-        makers = ("thead_eval", "benchmarks", "generator")
+        mark, common = (f"-{seed}" if len(seeds) > 1 else ""), ("--seed", str(seed), *on)
         if "score" in suite.commands:
-            name, options = f"score{mark[seed]}", _options("score", suite)
+            name, options = f"score{mark}", _options("score", suite)
             words = ("score", *of_data, "--out", f"{RUN}/{name}", *common, *options.words)
-            code = (*makers, "detectors")
-            scores.append(
-                _stage(name, words, ("measurements.json",), ready, given, options, code, free, environment)
-            )  # fmt: skip
+            code, results = (*makers, "detectors"), ("measurements.json",)
+            scores.append(_stage(name, words, results, ready, given, options, code, free, environment))
+        # Without fakes of its own, a prepared dataset holds both: a benchmark that was imported.
+        evidence, needs = ("--fakes", dataset), ready
         if "generate" in suite.commands:
-            name, options = f"fakes{mark[seed]}", _options("generate", suite, {"split": "all"})
+            name, options = f"fakes{mark}", _options("generate", suite, {"split": "all"})
             words = ("generate", *of_data, "-o", f"{RUN}/{name}", *common, *options.words)
             judgements.append(_stage(name, words, ("manifest.csv",), ready, given, options, makers, free, environment))
-            fakes_of[seed] = name
-    for seed in seeds:
+            evidence, needs = (*of_data, "--fakes", f"{RUN}/{name}"), (*ready, name)
         for label in suite.evals:
-            name, options = f"{label}{mark[seed]}", _options("detect.eval", suite, label=label)
-            # Without fakes of its own, a prepared dataset holds both: a benchmark that was imported.
-            of = (*of_data, "--fakes", f"{RUN}/{fakes_of[seed]}") if seed in fakes_of else ("--fakes", dataset)
-            words = ("detect", "eval", *of, "--out", f"{RUN}/{name}", "--seed", str(seed), *on, *options.words)
-            needs = (*ready, fakes_of[seed]) if seed in fakes_of else ready
+            name, options = f"{label}{mark}", _options("detect.eval", suite, label=label)
+            words = ("detect", "eval", *evidence, "--out", f"{RUN}/{name}", *common, *options.words)
             results, code = ("measurements.json", "scores.parquet"), ("thead_eval", "benchmarks", "detectors")
             judgements.append(_stage(name, words, results, needs, given, options, code))
     stages += [*scores, *_page("report", scores), *judgements]
@@ -169,7 +164,7 @@ def plan(suite: Suite, seeds: Sequence[int], device: str, workers: int, ray: boo
 def _data_stages(suite: Suite, free: tuple[str, ...], ray: bool) -> tuple[list[Stage], str]:
     """The stages that make the dataset, none where there is one, and its place."""
     if suite.dataset:
-        return [], expand(suite.dataset, f"dataset of suite '{suite.name}'")
+        return [], _place(suite.dataset, suite, "dataset")
     sections, src, stages = suite.commands, suite.commands.get("prepare", {}).get("src"), list[Stage]()
     listed: tuple[str, ...] = ()
     if "heads" in sections:
@@ -371,5 +366,20 @@ def _print_done(steps: Sequence[Step]) -> None:
     Console().print(table)
 
 
-def _write_index(suite: Suite, steps: Sequence[Step], run: Path) -> list[Path]:
-    return [run / page for page in ("report.html", "detectors.html") if (run / page).exists()]
+def _write_index(suite: Suite, steps: Sequence[Step], run: Path) -> Path:
+    """RUN/index.html, which leads to the reports."""
+    from reports.index import Page, Row, write_index
+
+    titles = {"report.html": "How real the fakes are", "detectors.html": "Whether detectors tell them apart"}
+    pages = [
+        Page(step.stage.out, titles[step.stage.out], tuple(run / name for name in step.stage.needs))
+        for step in steps
+        if step.stage.out in titles
+    ]
+    rows = [
+        Row(step.stage.name, shlex.join(made.command), made.seconds, made.cpu_seconds, made.peak_mb)
+        for step in steps
+        if (made := step.made)
+    ]
+    write_index(suite.name, suite.about, pages, rows, run / "index.html")
+    return run / "index.html"
