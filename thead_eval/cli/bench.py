@@ -17,7 +17,10 @@ from benchmarks.suite import Suite, expand, read_suite, write_toml
 from thead_eval.errors import ConfigError
 from thead_eval.recipes import check_name
 
+# The packages whose code a stage runs.
 CORE = ("thead_eval",)
+MAKERS = (*CORE, "benchmarks", "generator")
+JUDGES = (*CORE, "benchmarks", "detectors")
 # What the bench says itself, so that a suite cannot.
 FILLED = frozenset({"data", "out", "as_json", "device", "workers", "seed", "resume", "dry_run", "engine"})
 
@@ -133,26 +136,25 @@ def plan(suite: Suite, seeds: Sequence[int], device: str, workers: int, ray: boo
         stages.append(_stage("train", words, ("best.safetensors",), ready, given, options, keeps=True))
         ready, environment = (*ready, "train"), {"THEVAL_CHECKPOINT": f"{RUN}/train/best.safetensors"}
     scores, judgements = list[Stage](), list[Stage]()
-    makers = ("thead_eval", "benchmarks", "generator")
     for seed in seeds:
         mark, common = (f"-{seed}" if len(seeds) > 1 else ""), ("--seed", str(seed), *on)
         if "score" in suite.commands:
             name, options = f"score{mark}", _options("score", suite)
             words = ("score", *of_data, "--out", f"{RUN}/{name}", *common, *options.words)
-            code, results = (*makers, "detectors"), ("measurements.json",)
-            scores.append(_stage(name, words, results, ready, given, options, code, free, environment))
+            code = (*MAKERS, "detectors")
+            scores.append(_stage(name, words, ["measurements.json"], ready, given, options, code, free, environment))
         # Without fakes of its own, a prepared dataset holds both: a benchmark that was imported.
-        evidence, needs = ("--fakes", dataset), ready
+        evidence, needs = ["--fakes", dataset], ready
         if "generate" in suite.commands:
             name, options = f"fakes{mark}", _options("generate", suite, {"split": "all"})
             words = ("generate", *of_data, "-o", f"{RUN}/{name}", *common, *options.words)
-            judgements.append(_stage(name, words, ("manifest.csv",), ready, given, options, makers, free, environment))
-            evidence, needs = (*of_data, "--fakes", f"{RUN}/{name}"), (*ready, name)
+            judgements.append(_stage(name, words, ("manifest.csv",), ready, given, options, MAKERS, free, environment))
+            evidence, needs = [*of_data, "--fakes", f"{RUN}/{name}"], (*ready, name)
         for label in suite.evals:
             name, options = f"{label}{mark}", _options("detect.eval", suite, label=label)
-            words = ("detect", "eval", *evidence, "--out", f"{RUN}/{name}", *common, *options.words)
-            results, code = ("measurements.json", "scores.parquet"), ("thead_eval", "benchmarks", "detectors")
-            judgements.append(_stage(name, words, results, needs, given, options, code))
+            judge = ("detect", "eval", *evidence, "--out", f"{RUN}/{name}", *common, *options.words)
+            results = ("measurements.json", "scores.parquet")
+            judgements.append(_stage(name, judge, results, needs, given, options, JUDGES))
     stages += [*scores, *_page("report", scores), *judgements]
     stages += _page("detectors", [stage for stage in judgements if stage.arguments[0] == "detect"])
     _check_names([stage.name for stage in stages], suite)
