@@ -30,6 +30,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from thead_eval import weights
 from thead_eval.errors import RunError
 from thead_eval.results import write_json
 from thead_eval.run import PACKAGES, package_versions
@@ -38,6 +39,7 @@ from thead_eval.weights import sha256_of
 RUN = "{run}"  # the run folder, in arguments
 NAME = "bench.json"
 CODE = frozenset({".py", ".toml", ".safetensors", ".parquet", ".j2", ".css"})  # files of a package that change numbers
+WEIGHTS = "pretrained files"  # more of them add metrics to a run that is there
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 5.0  # seconds in which the processes of a command end after it
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of <linux/prctl.h>
@@ -144,6 +146,8 @@ def inputs_of(stage: Stage, made: Mapping[str, Made]) -> dict[str, str]:
         "packages": _hash(*(f"{name} {version}" for name, version in package_versions(PACKAGES).items())),
     }
     inputs |= {f"code of {package}": code_digest(package) for package in stage.code}
+    if stage.code[1:]:  # networks run in all but the first stages
+        inputs[WEIGHTS] = weights_digest()
     inputs |= {f"stage {name}": made[name].results for name in stage.needs}
     inputs |= {str(path): path_digest(path) for path in stage.inputs}
     return inputs
@@ -176,6 +180,12 @@ def code_digest(package: str) -> str:
     folder = Path(spec.submodule_search_locations[0])
     files = sorted(file for file in folder.rglob("*") if file.suffix in CODE and file.parent.name != "suites")
     return _hash(*(f"{file.relative_to(folder)} {sha256_of(file)}" for file in files))
+
+
+def weights_digest() -> str:
+    """Of the pretrained files that are there; each is checked by its own sha256 when it is read."""
+    files = sorted(file for file in weights.folder().glob("*") if file.is_file())
+    return _hash(*(f"{file.name} {file.stat().st_size}" for file in files))
 
 
 def _hash(*parts: str) -> str:
@@ -230,7 +240,7 @@ def run_stages(
             step = step_of(stage, run, made)
             tell(step)
             if step.status != "done":
-                if step.status == "changed" and not stage.keeps:
+                if step.status == "changed" and step.why != WEIGHTS and not stage.keeps:
                     _remove(run / stage.out)
                 known = step.made if step.status == "to continue" else None
                 try:

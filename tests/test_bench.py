@@ -172,6 +172,19 @@ def test_a_stage_is_run_again_only_where_something_changed(folder: Path) -> None
     assert made.seconds > 0 and made.cpu_seconds > 0 and made.peak_mb > 10
 
 
+def test_pretrained_files_add_to_what_is_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THEVAL_WEIGHTS", str(folder / "weights"))
+    (folder / "weights").mkdir()
+    stages = [Stage(**{**vars(stages_of(folder)[0]), "code": ("thead_eval", "reports")})]
+    run_stages(stages, folder / "run", {})
+    (folder / "run" / "first" / "kept").touch()
+    (folder / "weights" / "inception.pth").touch()
+    (step,) = look(stages, folder / "run")
+    assert (step.status, step.why) == ("changed", "pretrained files")
+    run_stages(stages, folder / "run", {})
+    assert (folder / "run" / "first" / "kept").exists()
+
+
 def test_the_code_is_part_of_what_a_stage_is_made_of(folder: Path) -> None:
     stage = stages_of(folder)[0]
     with_code = inputs_of(Stage(**{**vars(stage), "code": ("reports",)}), {})
@@ -213,28 +226,39 @@ def eventually(true: Callable[[], object], seconds: float = 200) -> None:
         time.sleep(0.05)
 
 
-def test_killed_it_takes_its_command_with_it_and_goes_on(tmp_path: Path) -> None:
-    suite = suite_of(tmp_path, "[heads]\npeople = 40\nframes = 8\nsize = 64\n")
-    command = [sys.executable, "-m", "thead_eval.cli", "bench", str(suite), "--stage", "videos", "--out", "run"]
-    videos, log = tmp_path / "run" / "videos", tmp_path / "run" / "bench.json"
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    eventually(lambda: len(list(videos.glob("*.mp4"))) > 2)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert len(children) == 1
-    eventually(lambda: not os.path.exists(f"/proc/{children[0]}"))
-    there = {path.name: path.stat().st_mtime_ns for path in videos.glob("*.mp4")}
-    assert len(there) < 40 and json.loads(log.read_text())["stages"]["videos"]["results"] == ""
-    # Ctrl-C ends the command too, and says so.
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
-    eventually(lambda: len(list(videos.glob("*.mp4"))) > len(there) + 1)
-    process.send_signal(signal.SIGINT)
+SCRIPT = """
+import sys
+from pathlib import Path
+from benchmarks.stages import run_stages
+from tests.test_bench import stages_of
+folder = Path(sys.argv[1])
+slow = ("sh", "-c", f"touch {folder}/began; exec sleep 600")
+run_stages(stages_of(folder), folder / "run", {}, prefixes={"second": slow})
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_killed_it_takes_its_command_with_it_and_goes_on(folder: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], stderr=subprocess.PIPE)
+    eventually(lambda: (folder / "began").exists())
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(number)
     _, told = process.communicate()
-    assert process.returncode != 0 and b"videos: to continue" in told
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    assert len(list(videos.glob("*.mp4"))) == 40
-    assert all((videos / name).stat().st_mtime_ns == time for name, time in there.items())
+    eventually(lambda: not os.path.exists(f"/proc/{child}"))
+    if number != signal.SIGKILL:
+        assert f"stage 'second' was ended by signal {number.value}" in told.decode()
+    statuses = [step.status for step in look(stages_of(folder), folder / "run")]
+    assert statuses == ["done", "to continue", "to do"]
+    assert run_all(folder) == ["second", "third"]
+
+
+def test_heads_are_drawn_once(tmp_path: Path) -> None:
+    told = ("heads", str(tmp_path / "heads"), "--people", "2", "--frames", "2", "--size", "64", "--json")
+    assert json.loads(CliRunner().invoke(theval, told).stdout)["made"] == 2
+    first = {path.name: path.read_bytes() for path in (tmp_path / "heads").iterdir()}
+    (tmp_path / "heads" / "head0001.mp4").unlink()
+    assert json.loads(CliRunner().invoke(theval, told).stdout)["made"] == 1
+    assert {path.name: path.read_bytes() for path in (tmp_path / "heads").iterdir()} == first
 
 
 def test_a_suite_from_data_to_reports(tmp_path: Path) -> None:

@@ -314,17 +314,13 @@ def _row(step: Step, run: Path, hours: Mapping[str, float]) -> dict[str, object]
     }
 
 
-def _print_plan(
-    suite: Suite,
-    steps: Sequence[Step],
-    run: Path,
-    prefixes: Mapping[str, Sequence[str]],
-) -> None:
+def _print_plan(suite: Suite, steps: Sequence[Step], run: Path, prefixes: Mapping[str, Sequence[str]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
-    table = Table(title=f"{suite.name}: {suite.about}", caption=f"in {run}; * as measured there")
+    table = Table(title=escape(f"{suite.name}: {suite.about}"), caption=f"in {run}; * as measured there")
     for heading in ("stage", "needs", "status"):
         table.add_column(heading)
     table.add_column("hours", justify="right")
