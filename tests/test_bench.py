@@ -237,7 +237,7 @@ run_stages(stages_of(folder), folder / "run", {}, prefixes={"second": slow})
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_killed_it_takes_its_command_with_it_and_goes_on(folder: Path, number: signal.Signals) -> None:
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], stderr=subprocess.PIPE)
     eventually(lambda: (folder / "began").exists())

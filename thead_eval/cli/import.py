@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from thead_eval.cli.prepare import _parts
+from thead_eval.cli.options import parts, refuse
 
 if TYPE_CHECKING:
     from thead_eval.layouts import Imported
@@ -28,7 +28,7 @@ NAMES = ("voxceleb", "faceforensics", "celeb-df", "deepfakebench", "talkingheadb
     "--ratios",
     default="0.7,0.15,0.15",
     show_default=True,
-    callback=_parts,
+    callback=parts,
     help="Train, val, test of a split by people.",
 )
 @click.option("--compression", default="c23", show_default=True, help="faceforensics, deepfakebench: raw, c23 or c40.")
@@ -69,7 +69,6 @@ def command(
       theval import deepfakebench rgb/ --index simswap_ff.json -o simswap/manifest.csv
       theval detect eval --fakes simswap/ --detector runs/mine
     """
-    from thead_eval.cli.options import refuse
     from thead_eval.cli.progress import progress_bars
     from thead_eval.layouts import Asked, import_layout, write_manifest
     from thead_eval.sources import Ratios
