@@ -18,7 +18,6 @@ class Backbone(nn.Module):
 
     window = 1
     stride = 1
-    blends = False
 
     def __init__(self, backbone: str = "", size: int = 224, weights: str = "") -> None:
         super().__init__()

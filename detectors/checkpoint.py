@@ -30,7 +30,7 @@ BATCH = 32  # frames at a time
 # How each kind of detector is built. A network is an nn.Module from uint8 [T, 3, H, W], frames of one clip in their
 # order, to logits [T] float32, the higher the more fake, NaN where a frame could not be scored; its attributes `window`
 # and `stride` say how many frames a logit needs, and how far apart. One that is trained step by step has `size`,
-# `blends`, `start` and `learn`, as EfficientNetLite0 does; one that is fitted has `measure`, as Spectrum does.
+# `start` and `learn`, as EfficientNetLite0 does; one that is fitted has `measure`, as Spectrum does.
 NETWORKS = {
     "efflite0": "detectors.efflite0:EfficientNetLite0",
     "sbi": "detectors.sbi:SelfBlended",
@@ -40,6 +40,7 @@ NETWORKS = {
     "timm": "detectors.backbone:Backbone",
     "spectrum": "detectors.spectrum:Spectrum",
     "landmarks": "detectors.landmarks:Motion",
+    "grain": "detectors.grain:Grain",
     "ensemble": "detectors.ensemble:Ensemble",
 }
 

@@ -13,7 +13,6 @@ class EfficientNetLite0(nn.Module):
 
     window = 1  # consecutive frames that a logit needs
     stride = 1  # from one of them to the next
-    blends = False  # learns from fakes that others made
 
     def __init__(self, size: int = 224, channels: int = 3) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from detectors.augment import Augmentation
 from detectors.checkpoint import build
 from detectors.exam import Exam, mark, prepare_exam
 from detectors.linear import Line
@@ -75,6 +76,10 @@ def fit(
         )
         samples = [Sample(row, bool(fake), None) for row, fake in enumerate(footage.fake)]
         numbers = measure(kind, footage, samples, device, partial(read, "measured, to learn from"))
+        if changes := getattr(kind, "changes", None):
+            tell = partial(read, "measured, changed")
+            changed = measure(kind, footage, samples, device, tell, changes, recipe.train.seed)
+            numbers, footage = np.concatenate([numbers, changed]), footage.twice()
         logits = _fit_on_others(kind.line, footage, numbers, exam, held_out)
     result = mark(exam, logits)
     failed = int(result.values["failed"])
@@ -92,12 +97,15 @@ def measure(
     samples: list[Sample] | tuple[Sample, ...],
     device: torch.device,
     tell: Callable[[int, int], None],
+    changes: Augmentation | None = None,
+    seed: int = 0,
 ) -> Numbers:
-    """The numbers of each window [N, D]."""
+    """The numbers of each window [N, D], as it is or changed at random."""
     rows = []
     for first in range(0, len(samples), BATCH):
         some = samples[first : first + BATCH]
-        rows.append(kind.measure(read_pictures(footage, some, SIDE).to(device)).double().cpu())
+        windows = read_pictures(footage, some, SIDE, changes, seed)
+        rows.append(kind.measure(windows.to(device)).double().cpu())
         tell(first + len(some), len(samples))
     numbers: Numbers = torch.cat(rows).numpy()
     return numbers

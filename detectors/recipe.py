@@ -28,6 +28,7 @@ class TrainConfig:
     clip: float = 1.0  # the norm of a step's gradient, at most
     ema: float = 0.99  # of the weights that validation and users see
     seed: int = 0
+    blends: float = 0.0  # part of the fakes that are real frames blended with themselves, see sbi.py
     frames: int = 24  # windows of each clip to learn from
     validation_frames: int = 8  # windows of each clip to validate on
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
@@ -43,6 +44,8 @@ class TrainConfig:
                 raise ConfigError(f"train {name} is {getattr(self, name)}; it must be at least 1")
         if self.batch % 2:
             raise ConfigError(f"train batch is {self.batch}; it must be even, as half of it is fake")
+        if not 0 <= self.blends <= 1:
+            raise ConfigError(f"train blends is {self.blends}; it is a part of the fakes, 0 to 1")
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"train {name} is {getattr(self, name)}; it must be above 0")

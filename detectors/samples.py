@@ -7,7 +7,7 @@ two processes with half a batch each see what one sees with the whole.
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detectors.augment import Augmentation, change, draw_change, shrink
+from detectors.augment import UNCHANGED, Augmentation, change, draw_change
 from detectors.sbi import self_blend
 from thead_eval.errors import DatasetError
 from thead_eval.evidence import SIDE, Evidence, Item, spread
@@ -40,6 +40,10 @@ class Footage:
     frames: NDArray[np.uint8]  # [N, W, 224, 224, 3] mapped
     owner: NDArray[np.int64]  # [N] whose window it is: a place in `items`
     points: NDArray[np.float32]  # [N, 68, 2] landmarks of a window's first frame; NaN where none are known
+
+    def twice(self) -> "Footage":
+        """The same windows again after themselves, of which nothing but whose they are is asked any more."""
+        return replace(self, owner=np.tile(self.owner, 2))
 
     @cached_property
     def fake(self) -> NDArray[np.bool_]:
@@ -139,15 +143,15 @@ class Sample(NamedTuple):
     blend: int | None  # the blend's seed
 
 
-def draw_sample(footage: Footage, seed: int, number: int, blends: bool) -> Sample:
+def draw_sample(footage: Footage, seed: int, number: int, blends: float) -> Sample:
     """Sample `number` of the training with this seed: even ones are fake, and an odd one is the real one beside it.
 
-    A fake is of each generator equally often, and of each of its people. With `blends` no fake is needed: it is the
-    real one beside it, blended with itself.
+    A fake is of each generator equally often, and of each of its people. That part of the fakes which is `blends`, 0 to
+    1, nobody made: each is the real one beside it, blended with itself.
     """
     pair, odd = divmod(number, 2)
     draw = np.random.default_rng([seed, 1, pair])
-    if blends:
+    if blends == 1 or (blends and draw.random() < blends):
         faces = list(footage.faces_of.values())
         row = int(draw.choice(faces[draw.integers(len(faces))]))
         return Sample(row, not odd, None if odd else int(draw.integers(2**31)))
@@ -163,7 +167,7 @@ def draw_sample(footage: Footage, seed: int, number: int, blends: bool) -> Sampl
 
 
 def read_batch(
-    footage: Footage, numbers: Sequence[int], seed: int, by: Augmentation, size: int, *, blends: bool = False
+    footage: Footage, numbers: Sequence[int], seed: int, by: Augmentation, size: int, *, blends: float = 0.0
 ) -> Batch:
     """These samples of the training with this seed, each changed in its own way."""
     pictures, fake = [], []
@@ -184,9 +188,16 @@ def window_of(footage: Footage, sample: Sample) -> list[Picture]:
     return window
 
 
-def read_pictures(footage: Footage, samples: Sequence[Sample], size: int) -> Tensor:
-    """Unchanged [B, W, 3, S, S] uint8."""
-    return _planes(np.stack([[shrink(frame, size) for frame in window_of(footage, sample)] for sample in samples]))
+def read_pictures(
+    footage: Footage, samples: Sequence[Sample], size: int, by: Augmentation | None = None, seed: int = 0
+) -> Tensor:
+    """[B, W, 3, S, S] uint8, unchanged or, each row of the footage in a way of its own, changed."""
+    pictures = []
+    for sample in samples:
+        window = window_of(footage, sample)
+        drawn = UNCHANGED if by is None else draw_change(np.random.default_rng([seed, 3, sample.row]), by)
+        pictures.append(np.stack(change(window, drawn, size)))
+    return _planes(np.stack(pictures))
 
 
 def _planes(pictures: NDArray[np.uint8]) -> Tensor:

@@ -3,6 +3,8 @@
 The two copies differ in colour, sharpness and place; the seam and the difference inside it are what a detector learns.
 """
 
+from typing import ClassVar
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ Points = NDArray[np.float32]  # [68, 2] pixels of the picture
 class SelfBlended(EfficientNetLite0):
     """The network of `efflite0`, for which every fake is made of the real frame beside it."""
 
-    blends = True
+    defaults: ClassVar = {"blends": 1.0}  # of TrainConfig
 
 
 def self_blend(picture: Picture, points: Points, seed: int) -> Picture:

@@ -164,7 +164,7 @@ def train(
         journal = Journal(out, state.step)
     total, counted, stop, begin = 0.0, 0, 0, time.monotonic() - state.seconds
     with caught_signals() as caught:
-        draw = partial(draw_batch, footage, recipe, fabric, kind.size, kind.blends)
+        draw = partial(draw_batch, footage, recipe, fabric, kind.size)
         for batch in read_ahead(draw, state.step, config.steps, config.workers):
             total += update(state, batch.to(device), recipe, fabric, wrapped.learn)
             counted += 1
@@ -234,25 +234,28 @@ def read_all(
     footage = read_windows(
         evidence.of("train"), out / "frames" / "train.npy", config.frames, tell=partial(read, "to learn from")
     )
-    learnable = footage.faces_of if kind.blends else footage.fakes_of
-    if not footage.reals_of or not learnable:
-        lacking = "real clips" if not footage.reals_of else "landmarks of real clips" if kind.blends else "fakes"
-        raise DatasetError(f"the split 'train' holds no {lacking}; name more with --data or --fakes")
+    needed = [("real clips", bool(footage.reals_of))]
+    needed += [("landmarks of real clips", bool(footage.faces_of))] if config.blends else []
+    needed += [("fakes", bool(footage.fakes_of))] if config.blends < 1 else []
+    for name, found in needed:
+        if not found:
+            raise DatasetError(f"the split 'train' holds no {name}; name more with --data or --fakes")
     validation = read_windows(
         evidence.of("val").judged(),
         out / "frames" / "val.npy",
         config.validation_frames,
         tell=partial(read, "to validate on"),
     )
-    return footage, prepare_exam(validation, blends=kind.blends, seed=config.seed)
+    return footage, prepare_exam(validation, blends=config.blends > 0, seed=config.seed)
 
 
-def draw_batch(footage: Footage, recipe: Recipe, fabric: Fabric, size: int, blends: bool, step: int) -> Batch:
+def draw_batch(footage: Footage, recipe: Recipe, fabric: Fabric, size: int, step: int) -> Batch:
     """This process's part of a step's samples."""
     config = recipe.train
     share = config.batch // fabric.world_size
     first = step * config.batch + fabric.global_rank * share
-    return read_batch(footage, range(first, first + share), config.seed, recipe.augmentation, size, blends=blends)
+    numbers = range(first, first + share)
+    return read_batch(footage, numbers, config.seed, recipe.augmentation, size, blends=config.blends)
 
 
 def sit_exam(exam: Exam, network: Any, fabric: Fabric) -> Result:  # Any: as in `read_all`

@@ -117,7 +117,7 @@ def test_frames_are_read_once_and_are_the_evidence(evidence: Evidence, tmp_path:
 
 
 def test_half_of_the_samples_are_fake_and_all_generators_count_alike(footage: Footage) -> None:
-    drawn = [draw_sample(footage, 0, number, blends=False) for number in range(400)]
+    drawn = [draw_sample(footage, 0, number, blends=0.0) for number in range(400)]
     assert [sample.fake for sample in drawn[:4]] == [True, False, True, False]
     owners = [footage.items[int(footage.owner[sample.row])] for sample in drawn]
     assert all((item.label == "fake") == sample.fake for item, sample in zip(owners, drawn, strict=True))
@@ -125,7 +125,7 @@ def test_half_of_the_samples_are_fake_and_all_generators_count_alike(footage: Fo
     assert 80 < makers.count("dye") < 120
     same = [fake.identity == real.identity for fake, real in zip(owners[::2], owners[1::2], strict=True)]
     assert 0.5 < np.mean(same) < 0.75  # a half, and a quarter of the other half by chance
-    assert draw_sample(footage, 0, 7, blends=False) == drawn[7]
+    assert draw_sample(footage, 0, 7, blends=0.0) == drawn[7]
 
 
 def test_a_batch_is_what_its_numbers_say(footage: Footage) -> None:
@@ -138,9 +138,18 @@ def test_a_batch_is_what_its_numbers_say(footage: Footage) -> None:
 
 def test_blends_need_no_fakes(footage: Footage) -> None:
     for number in range(0, 40, 2):
-        fake, real = (draw_sample(footage, 0, n, blends=True) for n in (number, number + 1))
+        fake, real = (draw_sample(footage, 0, n, blends=1.0) for n in (number, number + 1))
         assert fake.row == real.row and fake.blend is not None and real.blend is None
         assert not footage.fake[fake.row]
+
+
+def test_blends_may_be_a_part_of_the_fakes(footage: Footage) -> None:
+    drawn = [draw_sample(footage, 0, number, blends=0.3) for number in range(0, 1000, 2)]
+    assert all(sample.fake for sample in drawn)
+    blended = [sample for sample in drawn if sample.blend is not None]
+    assert 0.2 < len(blended) / len(drawn) < 0.4
+    assert {bool(footage.fake[sample.row]) for sample in blended} == {False}
+    assert {bool(footage.fake[sample.row]) for sample in drawn if sample.blend is None} == {True}
 
 
 def test_a_blend_stays_inside_the_face(footage: Footage) -> None:
@@ -237,7 +246,7 @@ def test_it_learns(evidence: Evidence, tmp_path: Path) -> None:
 
 
 def test_a_blended_training_needs_real_clips_alone(dataset: Dataset, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, detector="sbi", train=replace(TRAIN, steps=3))
+    recipe = replace(RECIPE, detector="sbi", train=replace(TRAIN, steps=3, blends=1.0))
     run(read_evidence(dataset, []), tmp_path / "run", recipe)
     detector = load_detector(tmp_path / "run")
     assert isinstance(detector, TrainedDetector)

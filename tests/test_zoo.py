@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import timm
@@ -19,6 +20,8 @@ from detectors.calibration import Calibration
 from detectors.checkpoint import NETWORKS, TrainedDetector, build, load_detector, save_detector
 from detectors.efflite0 import EfficientNetLite0
 from detectors.ensemble import Ensemble
+from detectors.grain import NAMES as GRAIN_NAMES
+from detectors.grain import Grain
 from detectors.landmarks import NAMES, measure
 from detectors.linear import Line
 from detectors.spectrum import Spectrum
@@ -39,6 +42,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "timm": {"backbone": "resnet10t", "size": 32},
     "spectrum": {},
     "landmarks": {},
+    "grain": {},
     "ensemble": {
         "members": [{"detector": "spectrum", "network": {}}, {"detector": "temporal", "network": {"size": 32}}]
     },
@@ -136,6 +140,50 @@ def test_a_spectrum_knows_blur_and_not_direction() -> None:
     assert (plain[:, 5:].max() - plain[:, 5:].min()) < 1.5  # white
     assert (blurred[:, 70:75] < plain[:, 70:75] - 3).all()
     torch.testing.assert_close(plain, turned, atol=0.05, rtol=0.05)
+
+
+# The life of grain.
+
+
+def grainy(seed: int, renewed: float, shift: int = 0) -> Tensor:
+    """[16, 3, 224, 224] a blurred scene under noise, of which a part is new in each frame; moved along by `shift`."""
+    draw = np.random.default_rng(seed)
+    scene = cv2.GaussianBlur(draw.uniform(0, 255, (224, 300)), (0, 0), 6) * 4 - 380
+    kept = draw.normal(0, 6, scene.shape)
+    pictures = []
+    for t in range(16):
+        noise = np.sqrt(1 - renewed) * kept + np.sqrt(renewed) * draw.normal(0, 6, scene.shape)
+        seen = (scene + noise).clip(0, 255).round()[:, t * shift : t * shift + 224]
+        pictures.append(torch.from_numpy(np.repeat(seen[None].astype(np.uint8), 3, axis=0)))
+    return torch.stack(pictures)
+
+
+def grain_numbers(frames: Tensor) -> dict[str, float]:
+    return dict(zip(GRAIN_NAMES, Grain().measure(frames[None])[0].tolist(), strict=True))
+
+
+def test_grain_that_is_carried_along_shows() -> None:
+    filmed, frozen, half, moved = (
+        grain_numbers(frames) for frames in (grainy(0, 1.0), grainy(0, 0.0), grainy(0, 0.5), grainy(0, 0.0, shift=3))
+    )
+    for part in ("face", "rim", "background"):
+        assert abs(filmed[f"{part}_alike_1"]) < 0.05 and abs(filmed[f"{part}_alike_12"]) < 0.05
+        assert frozen[f"{part}_alike_12"] > 0.99 and frozen[f"{part}_still"] == 1.0
+        assert half[f"{part}_alike_4"] == pytest.approx(0.5, abs=0.05)
+        assert filmed[f"{part}_strength"] == pytest.approx(half[f"{part}_strength"], abs=0.1)
+    # Where a picture moves as a whole, its grain is alike only once the movement is taken out.
+    assert abs(moved["face_alike_1"]) < 0.2 and moved["face_alike_moved"] > 0.7
+
+
+def test_grain_is_judged_by_the_window_around_a_frame() -> None:
+    torch.manual_seed(0)
+    network = Grain()
+    network.line.get_buffer("weight").normal_()
+    clip = torch.cat([grainy(0, 1.0), grainy(0, 0.0)])
+    logits = network(clip)
+    torch.testing.assert_close(logits[0], network.line(network.measure(clip[None, :16]))[0])
+    torch.testing.assert_close(logits[-1], network.line(network.measure(clip[None, 16:]))[0])
+    assert len(logits.unique()) == 5
 
 
 # The motion of landmarks.
