@@ -60,10 +60,9 @@ def test_our_suites_can_be_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_plan_is_commands_with_hours(tmp_path: Path) -> None:
-    shutil.copyfile(FOLDER / "quick.toml", tmp_path / "mine.toml")
-    with (tmp_path / "mine.toml").open("a") as suite:
-        suite.write('\n[hours]\nmachine = "an abacus"\nscore = 2.5\n')
-    ran = called(tmp_path / "mine.toml", "--dry-run", "--out", tmp_path / "run", "--launch", "score=srun -n 1")
+    text = (FOLDER / "quick.toml").read_text().partition("[hours]")[0]
+    suite = suite_of(tmp_path, text + '[hours]\nmachine = "an abacus"\nscore = 2.5\n')
+    ran = called(suite, "--dry-run", "--out", tmp_path / "run", "--launch", "score=srun -n 1")
     assert ran.exit_code == 0, ran.output
     assert "Left to do: 2.50 hours" in ran.stdout and "an abacus" in ran.stdout
     assert f"srun -n 1 theval score --data {tmp_path}/run/dataset --out {tmp_path}/run/score --seed 0" in ran.stdout

@@ -329,7 +329,7 @@ def _print_plan(suite: Suite, steps: Sequence[Step], run: Path, prefixes: Mappin
         row = _row(step, run, suite.hours)
         hours = row["hours"]
         status = f"{step.status}: {step.why}" if step.why else step.status
-        told = "?" if hours is None else f"{hours:.2f}{'*' * bool(row['measured'])}"
+        told = "?" if hours is None else f"{hours:.2g}{'*' * bool(row['measured'])}"
         table.add_row(step.stage.name, " ".join(step.stage.needs), status, told)
         if step.status != "done":
             left += hours if isinstance(hours, float) else 0.0
