@@ -28,6 +28,7 @@ from torch import Tensor
 from thead_eval import plugins
 from thead_eval.errors import MediaError, RunError
 from thead_eval.media import iter_frames, probe_video
+from thead_eval.parts import start_worker
 from thead_eval.results import Failure, write_json
 from thead_eval.run import file_name
 from thead_eval.types import (
@@ -141,11 +142,16 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
         yield None
         return
     # Spawned, not forked: a fork of a process with OpenMP threads can hang.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    start_worker()
+    torch.set_num_threads(1)
 
 
 def run_tasks(

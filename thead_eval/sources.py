@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -151,7 +151,7 @@ def _read_layout(files: list[str], layout: Layout, folder: Path) -> list[_Found]
         "voxceleb": _voxceleb,
         "faceforensics": _faceforensics,
         "folders": _folders,
-        "flat": lambda file: _Found(file, _safe(Path(file).with_suffix("").as_posix())),
+        "flat": lambda file: _Found(file, safe_name(Path(file).with_suffix("").as_posix())),
     }
     rows = [row for file in files if (row := readers[layout](file)) is not None]
     if not rows:
@@ -165,13 +165,13 @@ def _read_layout(files: list[str], layout: Layout, folder: Path) -> list[_Found]
 def _voxceleb(file: str) -> _Found | None:
     """`[any/]IDENTITY/VIDEO/CLIP.mp4`."""
     parts = file.split("/")
-    return _Found(file, _safe(parts[-3])) if len(parts) >= 3 else None
+    return _Found(file, safe_name(parts[-3])) if len(parts) >= 3 else None
 
 
 def _folders(file: str) -> _Found | None:
     """`[any/]IDENTITY/CLIP.mp4`."""
     parts = file.split("/")
-    return _Found(file, _safe(parts[-2])) if len(parts) >= 2 else None
+    return _Found(file, safe_name(parts[-2])) if len(parts) >= 2 else None
 
 
 def _faceforensics(file: str) -> _Found | None:
@@ -195,6 +195,13 @@ def _person(number: str, actor: bool) -> str:
 
 def _join_groups(rows: list[_Found]) -> Iterator[_Found]:
     """One group for all people whom manipulations connect: a fake shows two of them, and no split may know either."""
+    joined = join_people((row.group or row.identity).split() for row in rows)
+    for row in rows:
+        yield _Found(row.file, row.identity, row.label, joined[(row.group or row.identity).split()[0]])
+
+
+def join_people(together: Iterable[Collection[str]]) -> dict[str, str]:
+    """Of each person the first, by name, of all with whom some of these sets connect it."""
     parent: dict[str, str] = {}
 
     def root(person: str) -> str:
@@ -202,13 +209,13 @@ def _join_groups(rows: list[_Found]) -> Iterator[_Found]:
             person = parent[person]
         return person
 
-    for row in rows:
-        first, *rest = sorted((row.group or row.identity).split())
+    for people in together:
+        first, *rest = sorted(people)
+        root(first)
         for other in rest:
             a, b = sorted((root(first), root(other)))
             parent[b] = a
-    for row in rows:
-        yield _Found(row.file, row.identity, row.label, root((row.group or row.identity).split()[0]))
+    return {person: root(person) for person in list(parent)}
 
 
 def _read_manifest(manifest: Path, folder: Path) -> Iterator[_Found]:
@@ -237,7 +244,7 @@ def _read_manifest(manifest: Path, folder: Path) -> Iterator[_Found]:
             raise ConfigError(f"manifest '{manifest}': lines {seen[file]} and {line} name one file; remove one of them")
         seen[file] = line
         identity, split = (row["identity"] or "").strip(), (row.get("split") or "").strip()
-        if not identity or identity != _safe(identity):
+        if not identity or identity != safe_name(identity):
             raise ConfigError(
                 f"manifest '{manifest}', line {line}: '{identity}' cannot be an identity, which becomes a file's name; "
                 "use letters, digits, '.', '-', '_' and spaces"
@@ -257,7 +264,7 @@ def _inside(path: Path, folder: Path) -> str | None:
     return None
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
     """A name with '-' for what cannot stand in a file's name or has a meaning in a clip's id."""
     return re.sub(r"[^\w. -]", "-", name).lstrip(". ")
 
@@ -273,11 +280,12 @@ def _split(rows: list[_Found], ratios: Ratios) -> dict[str, Split]:
             )
     for row in rows:
         if row.identity not in splits:
-            splits[row.identity] = _split_of(row.group or row.identity, ratios)
+            splits[row.identity] = split_of(row.group or row.identity, ratios)
     return splits
 
 
-def _split_of(group: str, ratios: Ratios) -> Split:
+def split_of(group: str, ratios: Ratios) -> Split:
+    """Of a person or group, by the name alone."""
     place = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64  # 0..1
     if place < ratios.train:
         return "train"
@@ -286,7 +294,7 @@ def _split_of(group: str, ratios: Ratios) -> Split:
 
 def _names(files: list[str]) -> dict[str, str]:
     """A unique name for each path, which is the path itself where that is unique without '/' and suffix."""
-    names = {file: _safe(str(Path(file).with_suffix("").as_posix())).replace(" ", "-") for file in files}
+    names = {file: safe_name(str(Path(file).with_suffix("").as_posix())).replace(" ", "-") for file in files}
     count = Counter(names.values())
     return {
         file: name if count[name] == 1 else f"{name}-{hashlib.sha256(file.encode()).hexdigest()[:8]}"

@@ -13,6 +13,7 @@ from thead_eval.errors import ThevalError
 # imports nothing heavy.
 VERBS = {
     "demo": "The whole path in a minute, on what the packages carry.",
+    "import": "A public benchmark as it lies on the disk to a manifest.",
     "prepare": "Videos to a dataset of head crops with landmarks.",
     "train": "Teach the few-shot generator on a dataset.",
     "track": "The landmarks of a video, as a small file to drive with.",
@@ -21,6 +22,8 @@ VERBS = {
     "export": "A talker or a detector as an ONNX file that runs without torch.",
     "score": "Fakes against real frames: FID, SSIM, CSIM, landmarks.",
     "report": "Runs to one HTML file.",
+    "bench": "A whole benchmark by one command, resumable, with one report.",
+    "heads": "Procedural talking heads as videos, to try things with.",
     "card": "A checkpoint, its training and its runs to a model card.",
     "weights": "Pretrained files: list, fetch, verify, import, mirror.",
     "list": "Metrics, feature networks, generators and detectors by name.",

@@ -16,6 +16,15 @@ def numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple
     return parts
 
 
+def parts(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[float, float, float]:
+    """'0.7,0.15,0.15' as parts train, val, test."""
+    try:
+        train, val, test = (float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"'{value}' is not three numbers such as 0.7,0.15,0.15") from None
+    return train, val, test
+
+
 def refuse(ctx: click.Context, names: tuple[str, ...], needed: str) -> None:
     """An option that would be ignored is an error.
 

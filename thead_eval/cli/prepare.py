@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from thead_eval.cli.options import parts
+
 if TYPE_CHECKING:
     from thead_eval.prepare import PrepareReport
     from thead_eval.sources import Source, Survey
@@ -22,14 +24,6 @@ TAKEN = {
 }
 
 
-def _parts(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[float, float, float]:
-    try:
-        train, val, test = (float(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"'{value}' is not three numbers such as 0.7,0.15,0.15") from None
-    return train, val, test
-
-
 @click.command()
 @click.argument("src", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
@@ -42,7 +36,7 @@ def _parts(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[
 )
 @click.option("--manifest", type=click.Path(path_type=Path), help="CSV: file,identity[,label,split].")
 @click.option(
-    "--split", default="0.7,0.15,0.15", show_default=True, callback=_parts, help="Parts train, val, test of the people."
+    "--split", default="0.7,0.15,0.15", show_default=True, callback=parts, help="Parts train, val, test of the people."
 )
 @click.option("--size", type=int, default=256, show_default=True, help="Pixels a side of a crop.")
 @click.option("--quality", type=int, default=95, show_default=True, help="Of the JPEGs, 1 to 100.")

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from thead_eval.judging import Progress as Tell
-
 if TYPE_CHECKING:
+    from thead_eval.judging import Progress as Tell
     from thead_eval.training import Status
 
 
 @contextmanager
-def progress_bars() -> Iterator[Tell]:
+def progress_bars() -> "Iterator[Tell]":
     """A function (what is being done, done, of how many) that draws a bar for each thing it is told of."""
     columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bars = Progress(*columns, console=Console(stderr=True))
@@ -38,7 +37,7 @@ class TrainingBars(NamedTuple):
     """What a training tells."""
 
     tell: "Callable[[Status], None]"  # each step
-    read: Tell  # what is read at the start
+    read: "Tell"  # what is read at the start
     say: Callable[[str], None]  # a line above the bars
 
 
