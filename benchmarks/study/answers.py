@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.study.triplets import LETTERS, Study, Triplet, by_condition
+from benchmarks.study.folder import LETTERS, Study, Triplet, by_condition
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS participants (

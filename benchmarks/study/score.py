@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.study.answers import Answer
-from benchmarks.study.triplets import Study, by_condition
+from benchmarks.study.folder import Study, by_condition
 from thead_eval.results import Measurement
 from thead_eval.spotting import USER
 from thead_eval.statistics import share_interval
@@ -43,11 +43,14 @@ def measure(study: Study, answers: Sequence[Answer]) -> list[Measurement]:
     interval says what other participants would have answered.
     """
     took_part = attendance(study, answers)
+    everybody = f"{len({answer.participant for answer in answers})} participants"
     notes = []
     if took_part.inattentive:
-        notes.append(f"{len(took_part.inattentive)} participants failed an attention check and are not counted")
+        notes.append(f"not counted, as they failed an attention check: {len(took_part.inattentive)} of {everybody}")
     if took_part.unchecked:
-        notes.append(f"{len(took_part.unchecked)} left before the first attention check and are not counted")
+        notes.append(
+            f"not counted, as they left before the first such check: {len(took_part.unchecked)} of {everybody}"
+        )
     rows = []
     for triplets in by_condition(study.triplets).values():
         fakes = {triplet.id: triplet.fake for triplet in triplets}

@@ -20,18 +20,18 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from benchmarks.study.answers import Answers, Participant
-from benchmarks.study.triplets import video_path
+from benchmarks.study.folder import video_path
 from thead_eval.errors import ConfigError
 
 HERE = Path(__file__).parent
 HEADERS = {
     "cache-control": "no-store",
-    "content-security-policy": "default-src 'self'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'self'; img-src data:; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",  # the address of the page is the participant's secret
     "x-content-type-options": "nosniff",
     "x-robots-tag": "noindex",
 }
-NO_LINK = "This link is not one of this study. Please open the link that you were given, whole."
+NO_LINK = "This link does not belong to this study. Please open the whole link that you were given."
 
 
 class Given(BaseModel):
@@ -111,7 +111,8 @@ def _refuse(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": text}, error.status_code)
     return HTMLResponse(
         '<!doctype html><html lang="en"><meta name="viewport" content="width=device-width"><title>Study</title>'
-        f'<link rel="stylesheet" href="/page.css"><main class="words"><h1>Not found</h1><p>{text}</p></main></html>',
+        '<link rel="icon" href="data:,"><link rel="stylesheet" href="/page.css">'
+        f'<main class="words"><h1>Not found</h1><p>{text}</p></main></html>',
         error.status_code,
     )
 

@@ -1,107 +1,41 @@
-"""What a study shows: triplets of videos of one person, two real and one fake, drawn from a run of 'theval score'.
+"""Draws what a study shows from a run of 'theval score': triplets of videos of one person, two real and one fake.
 
 The three are as many frames of one size, at one frame rate, through one encoder, in files of one length without any
 mark. Which of them is fake stands in study.json alone; manifest.csv marks the fakes, as every fake that theval writes.
-
-STUDY/study.json        the triplets, and what they were drawn from
-STUDY/manifest.csv      a row a video: who, real or of which generator, sha256
-STUDY/videos/*.mp4      <triplet>-<letter>.mp4; the letters say nothing
-STUDY/answers.sqlite    see answers.py
 """
 
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from benchmarks.shots import ShotsConfig, plan_sets
+from benchmarks.study.folder import LETTERS, SCHEMA, Settings, Study, Triplet, by_condition, video_path, write_study
 from thead_eval.data import Dataset, open_dataset
 from thead_eval.errors import ConfigError, DatasetError, MediaError, RunError
 from thead_eval.judging import Pair, Progress, read_pairs, resize
 from thead_eval.manifest import ManifestRow, add_rows, typed_command
 from thead_eval.media import read_clip, write_clip
-from thead_eval.results import Failure, RunRecord, read_run, write_json
+from thead_eval.results import Failure, RunRecord, read_run
 from thead_eval.run import RunFolder
 from thead_eval.types import Clip
 from thead_eval.weights import sha256_of
 
-SCHEMA = 1
-LETTERS = "abc"
 SHORTEST = 8  # frames of a video: below that nothing moves
 BLOCKS = 8  # to a side, of the mosaic that an attention check shows in place of a fake
 CHECK = "attention-check"  # the 'generator' of that in the manifest
 FPS_APART = 0.01  # by how much the frame rates of videos beside each other may differ, as where fakes are judged
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a study is drawn."""
-
-    generators: tuple[str, ...] = ()  # none named: all of the run
-    shots: tuple[int, ...] = ()  # likewise
-    identities: int = 50  # so many people of the run are shown, drawn at random; as many as in the paper
-    questions: int = 30  # of each participant, without the checks
-    checks: int = 3  # of each participant
-    seconds: float = 5.0  # a video's longest; most runs have 32 frames, 1.3 s
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Triplet:
-    """Three videos of one person: STUDY/videos/<id>-a.mp4, -b.mp4 and -c.mp4."""
-
-    id: str
-    identity: str
-    labels: dict[str, str]  # generator, shots; empty of an attention check
-    fake: str  # its letter; of an attention check the letter of the mosaic
-    frames: int
-    fps: float
-
-    @property
-    def is_check(self) -> bool:
-        """Whether it only shows that somebody is looking."""
-        return not self.labels
-
-
-@dataclass(frozen=True)
-class Study:
-    """study.json."""
-
-    schema_version: int
-    run: str  # the run folder, absolute
-    run_started: str  # tells it from another run at the same place
-    settings: Settings
-    triplets: tuple[Triplet, ...]
-    failures: tuple[Failure, ...]  # fakes of which no triplet could be made
-
-
-def read_study(folder: Path) -> Study:
-    """STUDY/study.json.
-
-    Raises:
-        RunError: it is missing, damaged or of another version.
-    """
-    path = folder / "study.json"
-    try:
-        study = TypeAdapter(Study).validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise RunError(f"'{folder}' holds no study; make one with 'theval study make RUN -o {folder}'") from None
-    except ValidationError as error:
-        raise RunError(f"'{path}' is damaged ({error.error_count()} errors); make the study again") from error
-    if study.schema_version != SCHEMA:
-        raise RunError(f"'{path}' has schema {study.schema_version}, this theval reads {SCHEMA}; update theval")
-    return study
+FREE = 8  # bytes of an empty box of MP4
 
 
 def make_study(run: Path, folder: Path, settings: Settings, progress: Progress) -> Study:
-    """Draw triplets of a run's fakes, and write their videos. study.json comes last, so that what has it is whole.
+    """Draw triplets of a run's fakes, and write their videos.
 
     Raises:
         RunError: the run has not ended, or a folder is something else or holds a study already.
@@ -148,7 +82,7 @@ def make_study(run: Path, folder: Path, settings: Settings, progress: Progress) 
         raise ConfigError(f"'{run}' has too little for a study; the first reason: {failures[0].reason}")
     add_rows(folder, rows)
     study = Study(SCHEMA, str(run.resolve()), record.started, settings, tuple(triplets), tuple(failures))
-    write_json(folder / "study.json", TypeAdapter(Study).dump_python(study, mode="json"))
+    write_study(folder, study)
     return study
 
 
@@ -181,7 +115,8 @@ def _choose(pairs: Sequence[Pair], settings: Settings, random: np.random.Generat
         and (not settings.shots or pair.labels.get("shots") in {str(count) for count in settings.shots})
     ]
     if not chosen:
-        raise ConfigError(f"the run holds no fake at {settings.shots} shots; name others, or leave --shots out")
+        asked = ", ".join(map(str, settings.shots))
+        raise ConfigError(f"the run holds no fake at {asked} shots; name others, or leave --shots out")
     people = sorted({pair.identity for pair in chosen})
     kept = {people[place] for place in random.permutation(len(people))[: settings.identities]}
     return [pair for pair in chosen if pair.identity in kept]
@@ -370,26 +305,9 @@ def _write_videos(folder: Path, triplet: Triplet, pair: Pair, shown: Shown) -> I
         )
 
 
-FREE = 8  # bytes of an empty box
-
-
 def _pad(path: Path, length: int) -> None:
     """Bring an MP4 file to a length with a box of zeros, which players skip; and give all files one date."""
     lacking = length - path.stat().st_size
     with path.open("ab") as file:
         file.write(struct.pack(">I4s", lacking, b"free") + bytes(lacking - FREE))
     os.utime(path, (0, 0))
-
-
-def video_path(folder: Path, triplet: str, letter: str) -> Path:
-    """STUDY/videos/<triplet>-<letter>.mp4."""
-    return folder / "videos" / f"{triplet}-{letter}.mp4"
-
-
-def by_condition(triplets: Sequence[Triplet]) -> Mapping[tuple[str, ...], list[Triplet]]:
-    """The triplets of each generator and number of shots, without the attention checks."""
-    found: dict[tuple[str, ...], list[Triplet]] = {}
-    for triplet in triplets:
-        if not triplet.is_check:
-            found.setdefault(tuple(triplet.labels.values()), []).append(triplet)
-    return found

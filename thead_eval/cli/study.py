@@ -57,7 +57,8 @@ def make(
       theval study make runs/first -o study/
       theval study make runs/first -o study/ --generator fewshot --shots 8,32 --questions 20
     """
-    from benchmarks.study.triplets import Settings, by_condition, make_study
+    from benchmarks.study.folder import Settings, by_condition
+    from benchmarks.study.triplets import make_study
     from thead_eval.cli.progress import progress_bars
 
     with progress_bars() as progress:
@@ -101,7 +102,7 @@ def serve(study: Path, participants: int, host: str, port: int, url: str | None)
             raise
         raise ConfigError(f"{error.name} is not installed; run 'pip install \"theval[study]\"'") from error
     from benchmarks.study.answers import Answers
-    from benchmarks.study.triplets import read_study
+    from benchmarks.study.folder import read_study
 
     made = read_study(study)
     answers = Answers(study / "answers.sqlite")
@@ -138,8 +139,8 @@ def score(study: Path, run: Path | None, as_json: bool) -> None:
       theval study score study/ --json
     """
     from benchmarks.study.answers import Answers
+    from benchmarks.study.folder import read_study
     from benchmarks.study.score import attendance, measure
-    from benchmarks.study.triplets import read_study
     from thead_eval.results import read_measurements, read_run, write_measurements
     from thead_eval.spotting import USER
 
