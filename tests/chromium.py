@@ -29,6 +29,7 @@ class Page:
         browser.pages[self.session] = self
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", {"enabled": True})
 
     def call(self, method: str, parameters: dict[str, Any] | None = None) -> Any:  # Any: JSON
         return self.browser.call(method, parameters, self.session)
@@ -63,7 +64,9 @@ class Page:
 
     def click(self, selector: str) -> None:
         """In the middle of what the selector finds, as a finger would."""
-        box = self.evaluate(f"(({selector!r}), document.querySelector({selector!r}).getBoundingClientRect().toJSON())")
+        found = f"document.querySelector({selector!r})"
+        self.evaluate(f"{found}.scrollIntoView({{block: 'nearest'}})")
+        box = self.evaluate(f"{found}.getBoundingClientRect().toJSON()")
         place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2, "button": "left", "clickCount": 1}
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", {"type": kind, **place})
@@ -83,7 +86,9 @@ class Chromium:
         self.rest = b""
 
     def new_page(self) -> Page:
-        return Page(self, self.call("Target.createTarget", {"url": "about:blank"})["targetId"])
+        """In a window and a profile of its own, as another person's; a tab behind another plays no video."""
+        own = {"browserContextId": self.call("Target.createBrowserContext")["browserContextId"], "newWindow": True}
+        return Page(self, self.call("Target.createTarget", {"url": "about:blank", **own})["targetId"])
 
     def call(
         self, method: str, parameters: dict[str, Any] | None = None, session: str | None = None

@@ -63,8 +63,8 @@ class Answer:
 def plan(study: Study, number: int) -> list[Question]:
     """The questions of the participant of this number, attention checks among them.
 
-    Generators and shots come equally often, over a participant as far as that goes and over all of them; nobody is
-    shown in a second triplet before everybody was in a first; the fake stands in each place equally often.
+    Generators and shots come equally often, in one participant's as far as that goes, and over all of them; each time
+    with somebody whom this participant saw least; the fake stands in each place equally often.
     """
     random = np.random.default_rng([study.settings.seed, number])
     pools = {key: list(pool) for key, pool in sorted(by_condition(study.triplets).items())}

@@ -64,8 +64,8 @@ def make(
     with progress_bars() as progress:
         settings = Settings(generators, shots, identities, questions, checks, seconds, seed)
         study = make_study(run, out, settings, progress)
-    for labels, triplets in by_condition(study.triplets).items():
-        click.echo(f"{', '.join(labels)}: {len(triplets)} triplets")
+    for triplets in by_condition(study.triplets).values():
+        click.echo(f"{_words(triplets[0].labels)}: {len(triplets)} triplets")
     if study.failures:
         click.echo(f"{len(study.failures)} fakes have no triplet; the first: {study.failures[0].reason}", err=True)
     people = len({triplet.identity for triplet in study.triplets})
@@ -167,11 +167,15 @@ def score(study: Path, run: Path | None, as_json: bool) -> None:
         click.echo(json.dumps({"measurements": shown, "participants": counts}, indent=1, ensure_ascii=False))
         return
     for row in rows:
-        where = ", ".join(f"{shots} shots" if name == "shots" else shots for name, shots in row.labels.items())
         value = "-" if row.value is None else f"{row.value:.3f}"
         if row.low is not None and row.high is not None:
             value += f" [{row.low:.3f}, {row.high:.3f}]"
-        click.echo(f"{where}: {value}, {row.n_identities} participants, {row.n_frames} answers")
+        click.echo(f"{_words(row.labels)}: {value}, {row.n_identities} participants, {row.n_frames} answers")
     click.echo("Success rate of participants with its 95 % interval; 0.333 is chance, lower is the better fake.")
     click.echo(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
     click.echo(f"Next: theval report {run}")
+
+
+def _words(labels: dict[str, str]) -> str:
+    """'warp, 8-shot'."""
+    return ", ".join(f"{value}-shot" if name == "shots" else value for name, value in labels.items())
