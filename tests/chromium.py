@@ -15,7 +15,7 @@ import pytest
 
 FOUND = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 needs_chromium = pytest.mark.skipif(FOUND is None, reason="Chromium is not installed")
-PATIENCE = 60  # seconds
+PATIENCE = 120  # seconds
 
 
 class Page:
@@ -47,12 +47,12 @@ class Page:
         assert "exceptionDetails" not in told, told
         return told["result"].get("value")
 
-    def wait_for(self, expression: str) -> Any:  # Any: JSON
-        """The expression's value, once it is true."""
+    def wait_for(self, expression: str) -> None:
+        """Until the expression is true."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            if value := self.evaluate(expression):
-                return value
+            if self.evaluate(f"Boolean({expression})"):
+                return
             time.sleep(0.02)
         raise AssertionError(
             f"{expression} did not come true; the page says: {self.evaluate('document.body.innerText')}"
