@@ -135,7 +135,10 @@ def test_an_attention_check_is_plain_to_see(tmp_path: Path, run: Path) -> None:
     hand_made_run(tmp_path / "run", [clip])
     study = make_study(tmp_path / "run", tmp_path / "study", Settings(checks=1), quiet)
     check = study.triplets[-1]
-    colours = {x: len(read_clip(video_path(tmp_path / "study", check.id, x)).frames[0].flatten().bincount().nonzero()) for x in LETTERS}
+    colours = {
+        x: len(read_clip(video_path(tmp_path / "study", check.id, x)).frames[0].flatten().bincount().nonzero())
+        for x in LETTERS
+    }
     assert check.is_check and min(colours, key=lambda letter: colours[letter]) == check.fake
     assert sorted(colours.values())[0] * 2 < sorted(colours.values())[1]
 
@@ -183,10 +186,12 @@ def test_real_videos_come_from_the_dataset_where_it_is_there(tmp_path: Path) -> 
     real.parent.mkdir()
     (tmp_path / "run" / "0.mkv").rename(real)
     study = make_study(tmp_path / "run", tmp_path / "study", Settings(checks=0), quiet)
-    assert study.triplets[0].frames == 32  # all of the fake: 64 other frames are enough for two real videos
+    assert (
+        study.from_dataset and study.triplets[0].frames == 32
+    )  # all of the fake: 64 other frames are enough for two real videos
     (tmp_path / "data" / "dataset.json").unlink()
     study = make_study(tmp_path / "run", tmp_path / "again", Settings(checks=0), quiet)
-    assert study.triplets[0].frames == 32 // 3
+    assert not study.from_dataset and study.triplets[0].frames == 32 // 3
 
 
 def test_windows_do_not_overlap_and_hold_no_gap() -> None:

@@ -59,6 +59,7 @@ class Study:
     settings: Settings
     triplets: tuple[Triplet, ...]
     failures: tuple[Failure, ...]  # fakes of which no triplet could be made
+    from_dataset: bool = False  # whether real videos come from the run's dataset; else from the run's own clips
 
 
 def read_study(folder: Path) -> Study:

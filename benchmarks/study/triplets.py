@@ -55,7 +55,8 @@ def make_study(run: Path, folder: Path, settings: Settings, progress: Progress) 
     people = list({pair.identity: pair for pair in pairs}.values())
     order = random.permutation(len(people))
     checks = [people[order[number % len(people)]] for number in range(settings.checks)]
-    find = footage_of(run, record, pairs)
+    dataset = _dataset_of(record)
+    find = _clips_of_run(pairs) if dataset is None else _clips_of_dataset(dataset, record)
     triplets: list[Triplet] = []
     failures: list[Failure] = []
     rows: list[ManifestRow] = []
@@ -81,7 +82,8 @@ def make_study(run: Path, folder: Path, settings: Settings, progress: Progress) 
     if not by_condition(triplets) or (checks and not any(triplet.is_check for triplet in triplets)):
         raise ConfigError(f"'{run}' has too little for a study; the first reason: {failures[0].reason}")
     add_rows(folder, rows)
-    study = Study(SCHEMA, str(run.resolve()), record.started, settings, tuple(triplets), tuple(failures))
+    drawn = (tuple(triplets), tuple(failures), dataset is not None)
+    study = Study(SCHEMA, str(run.resolve()), record.started, settings, *drawn)
     write_study(folder, study)
     return study
 
@@ -144,15 +146,15 @@ class Footage:
     others: tuple[Recording, ...]
 
 
-def footage_of(run: Path, record: RunRecord, pairs: Sequence[Pair]) -> Callable[[Pair], Footage]:
-    """Where real videos come from: the run's dataset where it is still there, else the real clips of the run."""
+def _dataset_of(record: RunRecord) -> Dataset | None:
+    """The run's dataset, if it is still there and the same."""
+    if "sha256" not in record.dataset:
+        return None
     try:
         dataset = open_dataset(record.dataset["path"])
-    except (KeyError, DatasetError):
-        return _clips_of_run(pairs)
-    if dataset.sha256 != record.dataset["sha256"]:
-        return _clips_of_run(pairs)
-    return _clips_of_dataset(dataset, record)
+    except DatasetError:
+        return None
+    return dataset if dataset.sha256 == record.dataset["sha256"] else None
 
 
 def _clips_of_dataset(dataset: Dataset, record: RunRecord) -> Callable[[Pair], Footage]:

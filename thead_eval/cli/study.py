@@ -68,6 +68,13 @@ def make(
         click.echo(f"{_words(triplets[0].labels)}: {len(triplets)} triplets")
     if study.failures:
         click.echo(f"{len(study.failures)} fakes have no triplet; the first: {study.failures[0].reason}", err=True)
+    if not study.from_dataset:
+        shortest = min(triplet.frames / triplet.fps for triplet in study.triplets)
+        click.echo(
+            f"Real videos are cut from the run's own real clips, as it has no dataset or that is not where it was: "
+            f"the shortest shows {shortest:.1f} s.",
+            err=True,
+        )
     people = len({triplet.identity for triplet in study.triplets})
     if people < questions:
         click.echo(
