@@ -18,6 +18,7 @@ from reports.runs import (
 )
 from reports.tables import Column, Mark, columns_of, comparisons, marks, unscored
 from thead_eval.results import Measurement
+from thead_eval.spotting import USER
 
 CONTROLS = {"copy", "warp"}  # generators that learn nothing: what a learned one must beat
 PAIRS = {"same person": "one person", "different people": "different people"}  # the label in a sentence
@@ -153,7 +154,7 @@ def paragraph(runs: Sequence[Run]) -> str:
 def _what(runs: Sequence[Run], conditions: Sequence[Condition]) -> str:
     generators = list(dict.fromkeys(condition.generator for condition in conditions))
     shots = sorted({c.shots for c in conditions if c.shots is not None}, key=shots_order)
-    judged = [m for run in runs for m in run.measurements if not is_calibration(m) and m.value is not None]
+    judged = [m for run in runs for m in _judged(run)]
     people = max((m.n_identities for m in judged), default=0)
     frames = max((m.n_frames for m in judged), default=0)
     number = count_words(len(generators), "generator")
@@ -297,7 +298,7 @@ def warnings(runs: Sequence[Run]) -> list[str]:
 
 def _run_warnings(run: Run) -> list[str]:
     found = []
-    judged = [m for m in run.measurements if not is_calibration(m) and m.value is not None]
+    judged = _judged(run)
     people = max((m.n_identities for m in judged), default=0)
     if judged and people < 2:
         found.append("One person was judged, so there are no intervals, and nothing is said about other people.")
@@ -326,6 +327,11 @@ def _run_warnings(run: Run) -> list[str]:
             "The code had changes that no commit holds, so these numbers cannot be made again from the commit."
         )
     return found
+
+
+def _judged(run: Run) -> list[Measurement]:
+    """What counts people who are shown and their frames; USER counts people who look."""
+    return [m for m in run.measurements if not is_calibration(m) and m.value is not None and m.metric != USER]
 
 
 def _most_shots(conditions: Sequence[Condition]) -> str | None:

@@ -132,8 +132,8 @@ def definitions(runs: Sequence[Run]) -> list[Definition]:
     known = plugins.available("metric")
     found = []
     for name in metric_order(m.metric for run in runs for m in run.measurements):
-        if name == spotting.METRIC:  # of a detector, not a metric by itself
-            found.append(Definition(name, spotting.SUMMARY))
+        if name in spotting.SUMMARIES:  # of a detector or of people, not a metric by itself
+            found.append(Definition(name, spotting.SUMMARIES[name]))
             continue
         try:
             if name not in known:

@@ -11,6 +11,7 @@ from reports.numbers import Digits, count_words, digits, write_interval, write_n
 from reports.runs import Condition, Run, by_condition, calibrations, shots_order, shots_words
 from reports.tables import Column, calibration_band, columns_of
 from thead_eval.results import Measurement
+from thead_eval.spotting import USER
 
 WIDTH = 340  # user units: a phone's width, so that text keeps its size where one plot fills the screen
 COLOURS = 6  # .c0 to .c5 in report.css; more series repeat them with another shape
@@ -97,6 +98,8 @@ def spreads(runs: Sequence[Run]) -> list[Plot]:
     series_looks = looks(runs)
     plots = []
     for name, column in columns_of(runs).items():
+        if name == USER:  # whose values one by one are those of people who look, not of people who are shown
+            continue
         rows = {
             condition: measurements[name]
             for condition, measurements in conditions.items()

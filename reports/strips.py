@@ -23,6 +23,7 @@ from thead_eval.media import SYNTHETIC_SOURCE, read_clip
 from thead_eval.results import Measurement
 from thead_eval.run import RunFolder
 from thead_eval.sources import VIDEO_SUFFIXES
+from thead_eval.spotting import USER
 from thead_eval.types import NUM_POINTS
 
 TILE = 160  # pixels a side
@@ -176,7 +177,8 @@ def _videos(folder: Path, stem: str) -> list[Path]:
 
 def _ranking_metric(run: Run) -> str | None:
     """The metric that orders people: identity where it was judged, else likeness, else any that has people."""
-    ranked_metrics = [m.metric for m in run.measurements if any(v is not None for v in m.per_identity.values())]
+    known = [m for m in run.measurements if any(v is not None for v in m.per_identity.values())]
+    ranked_metrics = [m.metric for m in known if m.metric != USER]
     candidates = [metric for metric in ranked_metrics if condition_metric(run, metric)]
     return next((metric for metric in (*RANKED_BY, *candidates) if metric in candidates), None)
 

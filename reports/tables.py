@@ -59,6 +59,12 @@ FAMILIES = (
         "Of three frames of a person, two real and one fake, how often does a detector find the fake? 1/3 is chance.",
         (spotting.METRIC,),
     ),
+    Family(
+        "user",
+        "To people",
+        "Of three videos of a person, two real and one fake, how often do people find the fake? 1/3 is chance.",
+        (spotting.USER,),
+    ),
 )
 OTHERS = Family("other", "Other metrics", "Metrics of plug-ins.", ())
 
@@ -292,6 +298,8 @@ def _counts(measurements: Sequence[Measurement]) -> str:
         return "nothing judged"
     people = sorted({m.n_identities for m in measurements})
     frames = sorted({m.n_frames for m in measurements})
+    if all(m.metric == spotting.USER for m in measurements):
+        return f"{_range(people, 'participant', 'participants')}, {_range(frames, 'answer', 'answers')}"
     return f"{_range(people, 'person', 'people')}, {_range(frames, 'frame', 'frames')}"
 
 

@@ -35,9 +35,9 @@ from thead_eval.judging import (
     write_pairs,
 )
 from thead_eval.metrics.identity import calibrate
-from thead_eval.results import Failure, Measurement, write_measurements
+from thead_eval.results import Failure, Measurement, read_measurements, write_measurements
 from thead_eval.run import RunFolder, open_run
-from thead_eval.spotting import spot
+from thead_eval.spotting import USER, spot
 from thead_eval.types import (
     Detector,
     FeatureMetric,
@@ -101,6 +101,8 @@ def score_run(
             outcome.failures += failures
             if sha256 := getattr(examiner, "sha256", None):
                 outcome.weights[f"detector {examiner.name}"] = sha256
+        if (out / "measurements.json").exists():  # what people answered about these fakes is not made anew
+            outcome.measurements += [row for row in read_measurements(out) if row.metric == USER]
         write_measurements(run.path, outcome.measurements)
         run.record("complete", config | {"sizes": outcome.sizes}, pairs.dataset, outcome.weights, outcome.failures)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The examiner of few-shot fakes: a detector asked what people were asked, which of three pictures of a person is fake.
+"""The examiner of few-shot fakes: a detector asked what people are asked, which of three pictures of a person is fake.
 
 Zakharov et al. 2019, section 4: two real frames and one fake, of the same person. Who cannot tell is right in a third
-of the cases.
+of the cases. People are asked by 'theval study'.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,19 @@ from thead_eval.results import Failure, Measurement
 from thead_eval.statistics import identity_means, mean_interval
 from thead_eval.types import Clip, Detector
 
-METRIC = "spot_rate"
-SUMMARY = (
-    "how often a detector gives a fake frame a higher score than two real frames of the same person, over all pairs of "
-    "real frames, ties shared; 1/3 is chance; real and fake go through the smaller size and one JPEG"
-)
+METRIC = "spot_rate"  # what detectors answer
+USER = "user"  # what people answer: the paper's USER
+SUMMARIES = {
+    METRIC: (
+        "how often a detector gives a fake frame a higher score than two real frames of the same person, over all "
+        "pairs of real frames, ties shared; 1/3 is chance; real and fake go through the smaller size and one JPEG"
+    ),
+    USER: (
+        "how often people find the fake among two real videos of the same person, in 'theval study'; 1/3 is chance; "
+        "the mean over participants of each one's share, without those who failed an attention check; its people are "
+        "participants, its frames are answers; real and fake go through the smaller size and one H.264"
+    ),
+}
 
 
 def spot(detector: Detector, what: PairSet, seed: int, progress: Progress) -> tuple[list[Measurement], list[Failure]]:

@@ -21,6 +21,7 @@ VERBS = {
     "detect": "Detectors of fakes: train, judge, audit their data, scan a file.",
     "export": "A talker or a detector as an ONNX file that runs without torch.",
     "score": "Fakes against real frames: FID, SSIM, CSIM, landmarks.",
+    "study": "Ask people which of three videos is fake: make, serve, score.",
     "report": "Runs to one HTML file.",
     "bench": "A whole benchmark by one command, resumable, with one report.",
     "heads": "Procedural talking heads as videos, to try things with.",
