@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 of ImageNet, with one output: the detector that theval carries."""
+"""EfficientNet-Lite0 of ImageNet, with one output."""
 
 import timm
 import torch.nn.functional as F

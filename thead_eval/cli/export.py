@@ -27,7 +27,7 @@ def command(source: str, out: Path, as_json: bool) -> None:
     Examples:
       theval export me.safetensors -o me.onnx
       python -c "from generator.avatar import load_avatar; help(load_avatar('me.onnx').stream)"
-      theval export efflite0 -o detector.onnx
+      theval export detectors/mine -o detector.onnx
       theval export detectors/mine -o detector.onnx
     """
     from thead_eval.errors import ConfigError

@@ -69,7 +69,7 @@ def command(
       theval score --data dataset/ --generator copy --generator warp --shots 1,8,32 --out runs/controls
       theval score --fakes made/ --reals originals/ --out runs/theirs
       theval score --out runs/controls --metrics lpips_alex,fid
-      theval score --out runs/controls --detector efflite0
+      theval score --out runs/controls --detector detectors/mine
       theval report runs/controls -o report.html
     """
     from benchmarks.pairs import fingerprint, pair_by_name, pair_by_table

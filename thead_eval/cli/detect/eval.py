@@ -72,10 +72,10 @@ def command(
 
     \b
     Examples:
-      theval detect eval --data dataset/ --fakes fakes/ --detector efflite0 --out runs/efflite0
+      theval detect eval --data dataset/ --fakes fakes/ --detector grain --out runs/grain
       theval detect eval --data dataset/ --fakes fakes/ --fakes others/ --detector runs/mine --perturb jpeg,h264
       theval detect eval --data dataset/ --fakes fakes/ --detector spectrum --protocol P1 --protocol P3
-      theval detect eval --scores runs/efflite0/scores.parquet --out runs/again
+      theval detect eval --scores runs/grain/scores.parquet --out runs/again
     """
     from thead_eval.detection import SCORES, read_scores
     from thead_eval.run import default_path, open_run
