@@ -12,6 +12,15 @@ from thead_eval.errors import RunError
 SCHEMA = 1
 
 
+class LeftOut(BaseModel):
+    """What a number would be without some people."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    identities: tuple[str, ...]
+    value: float
+
+
 class Measurement(BaseModel):
     """One reported number. A metric's name fixes all its settings; docs/measurements.md describes every field."""
 
@@ -33,6 +42,7 @@ class Measurement(BaseModel):
     noise_floor: float | None = None  # set metrics: the distance of two disjoint halves (by identity) of the real set
     labels: dict[str, str]  # generator, shots; more where a protocol has more
     per_identity: dict[str, float | None] = {}  # the identity's own value; None where it could not be judged
+    left_out: tuple[LeftOut, ...] = ()  # where people have no value of their own: by what runs are compared in pairs
     note: str = ""  # a warning, or why there is no value and the command that cures it
 
     @property

@@ -21,6 +21,7 @@ VERBS = {
     "export": "A talker or a detector as an ONNX file that runs without torch.",
     "score": "Fakes against real frames: FID, SSIM, CSIM, landmarks.",
     "report": "Runs to one HTML file.",
+    "regress": "A run beside a committed baseline, for CI: exit 0, 1 or 2.",
     "card": "A checkpoint, its training and its runs to a model card.",
     "weights": "Pretrained files: list, fetch, verify, import, mirror.",
     "list": "Metrics, feature networks, generators and detectors by name.",
