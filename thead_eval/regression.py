@@ -140,7 +140,10 @@ def judge(
     """
     rules = rules or Rules()
     also = tuple(_also(baseline, record))
-    if reasons := differing(baseline.conditions, conditions_of(record), despite):
+    asked = baseline.conditions
+    if rules.metrics:
+        asked = asked.model_copy(update={"metrics": [name for name in asked.metrics if name in rules.metrics]})
+    if reasons := differing(asked, conditions_of(record), despite):
         return Judgement(baseline, record, tuple(reasons), also, ())
     now = {key(m): m for m in measurements if is_compared(m) and _is_chosen(m, rules)}
     before = {key(n.measurement): n for n in baseline.numbers if _is_chosen(n.measurement, rules)}
@@ -150,7 +153,7 @@ def judge(
         if name in now and now[name].value is not None
     }
     known = [name for name, gained in gains.items() if gained is not None]
-    adjusted = dict(zip(known, _adjust([gained.p for gained in gains.values() if gained is not None]), strict=True))
+    adjusted = dict(zip(known, adjust([gained.p for gained in gains.values() if gained is not None]), strict=True))
     findings = [
         _finding(number, now.get(name), gains.get(name), adjusted.get(name), rules, len(baseline.origin.seeds))
         for name, number in before.items()
@@ -163,14 +166,16 @@ def _is_chosen(measurement: Measurement, rules: Rules) -> bool:
     return not rules.metrics or measurement.metric in rules.metrics
 
 
-def _adjust(p: Sequence[float]) -> list[float]:
-    """The share of false alarms among all that are as sure, were this one an alarm."""
-    if not p:
-        return []
-    from scipy.stats import false_discovery_control  # a second to import, which --help does not have
+def adjust(p: Sequence[float]) -> list[float]:
+    """The share of false alarms among all that are as sure, were this one an alarm: Benjamini and Hochberg.
 
-    adjusted: list[float] = np.asarray(false_discovery_control(p)).tolist()
-    return adjusted
+    scipy.stats has it too, and takes a second to import.
+    """
+    order = np.argsort(p)[::-1]  # the least sure first
+    shares = np.asarray(p, dtype=np.float64)[order] * len(p) / np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum.accumulate(np.minimum(shares, 1.0))
+    return [float(share) for share in adjusted]
 
 
 def _finding(

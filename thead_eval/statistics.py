@@ -5,18 +5,19 @@ frames covers the true mean in a quarter of the cases where it promises 95 %.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from thead_eval.types import FeatureSet, FrameValues
+if TYPE_CHECKING:  # `theval regress` compares without torch, which is what these are beside
+    from thead_eval.types import FeatureSet, FrameValues
 
 CELLS = 2**21  # draws times rows that a bootstrap holds at a time: 16 MB an array
 HALVINGS = 5  # random splits of the real set, whose median is the noise floor
 
-Distance = Callable[[FeatureSet, FeatureSet], float]  # (fake, real); NaN where there are too few rows
+Distance = Callable[["FeatureSet", "FeatureSet"], float]  # (fake, real); NaN where there are too few rows
 
 
 class Interval(NamedTuple):
@@ -31,17 +32,19 @@ class Interval(NamedTuple):
 class LeavesOut(Protocol):
     """A distance that knows a faster way to itself without some identities than computing it anew."""
 
-    def without(self, fake: FeatureSet, real: FeatureSet, groups: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+    def without(
+        self, fake: "FeatureSet", real: "FeatureSet", groups: Sequence[NDArray[np.int64]]
+    ) -> NDArray[np.float64]:
         """[len(groups)] the distance of what is left when a group of identities is deleted from both sets."""
         ...
 
 
-def identity_means(values: Mapping[str, FrameValues]) -> dict[str, float]:
+def identity_means(values: Mapping[str, "FrameValues"]) -> dict[str, float]:
     """Each identity's mean over its frames that could be scored, without the identities that have none."""
     return {name: float(np.nanmean(frames)) for name, frames in values.items() if not np.isnan(frames).all()}
 
 
-def mean_interval(values: Mapping[str, FrameValues], seed: int, draws: int = 2000) -> Interval:
+def mean_interval(values: Mapping[str, "FrameValues"], seed: int, draws: int = 2000) -> Interval:
     """The mean over identities of each one's mean over its scored frames, with a bootstrap over identities."""
     means = np.array(list(identity_means(values).values()))
     if len(means) < 2:
@@ -150,7 +153,7 @@ def _difference(value: float, error: float, freedom: int) -> PairedDifference:
     return PairedDifference(value, value - margin, value + margin, p)
 
 
-def effective_frames(values: Mapping[str, FrameValues]) -> float | None:
+def effective_frames(values: Mapping[str, "FrameValues"]) -> float | None:
     """The number of independent frames that these are worth, N / (1 + (K - 1) rho).
 
     rho is the intraclass correlation of a one-way analysis of variance, clipped to 0..1; K, the frames of an
@@ -162,7 +165,7 @@ def effective_frames(values: Mapping[str, FrameValues]) -> float | None:
     return _effective(rows, np.repeat(np.arange(len(scored)), [len(frames) for frames in scored]))
 
 
-def effective_feature_frames(features: FeatureSet) -> float | None:
+def effective_feature_frames(features: "FeatureSet") -> float | None:
     """As `effective_frames`, for feature vectors: rho is that of the principal components, weighted by their variance.
 
     That weighted mean needs no decomposition: it is the ratio of the traces of the two scatter matrices.
@@ -207,7 +210,7 @@ class Jackknife(NamedTuple):
     left: NDArray[np.float64]  # [G]
 
 
-def jackknife(distance: Distance, fake: FeatureSet, real: FeatureSet) -> Jackknife:
+def jackknife(distance: Distance, fake: "FeatureSet", real: "FeatureSet") -> Jackknife:
     """A set distance with the interval of a delete-a-group jackknife over identities.
 
     An identity is deleted from both sets. Not a bootstrap: repeated rows lower the rank of a covariance, and with it
@@ -246,7 +249,7 @@ def _student(freedom: int) -> float:
     return float(special.stdtrit(freedom, 0.975))
 
 
-def noise_floor(distance: Distance, real: FeatureSet, seed: int) -> float | None:
+def noise_floor(distance: Distance, real: "FeatureSet", seed: int) -> float | None:
     """The distance of two disjoint halves, by identity, of the real set: what perfect fakes of other people would get.
 
     The median of a few random halvings. An upper bound, as a half is smaller than the whole. Fakes of the same people
@@ -265,7 +268,7 @@ def noise_floor(distance: Distance, real: FeatureSet, seed: int) -> float | None
     return None if np.isnan(floor) else floor
 
 
-def without(features: FeatureSet, identities: NDArray[np.int64]) -> FeatureSet:
+def without(features: "FeatureSet", identities: NDArray[np.int64]) -> "FeatureSet":
     """The rows of the other identities."""
     kept = ~np.isin(features.identities, identities)
-    return FeatureSet(features.features[kept], features.identities[kept])
+    return features._replace(features=features.features[kept], identities=features.identities[kept])
