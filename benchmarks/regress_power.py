@@ -1,7 +1,7 @@
 """How often `theval regress` raises a false alarm, and whether it catches what is really worse, on procedural heads.
 
 Re-runs with other seeds and numbers of threads must pass. JPEG on the fakes, noise in the generator's checkpoint and a
-detector of fewer steps must not. Everything goes through the commands, as a user's CI would.
+detector of fewer steps must not.
 
     python -m benchmarks.regress_power FOLDER --reruns 20
 """
@@ -11,17 +11,24 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from benchmarks.fakes import make_fakes
 from benchmarks.robustness import jpeg
-from thead_eval.data import CLIP_SCHEMA
+from benchmarks.shots import ShotsConfig, predict
+from thead_eval.baseline import Baseline, make_baseline
+from thead_eval.data import CLIP_SCHEMA, open_dataset
 from thead_eval.media import read_clip, write_clip
+from thead_eval.regression import ALPHA, judge
+from thead_eval.results import Measurement, RunRecord, read_measurements, read_run
+from thead_eval.scoring import score_run
 from thead_eval.tensors import read_tensors, write_tensors
 from thead_eval.testing import make_dataset
 from thead_eval.types import Clip
@@ -40,56 +47,67 @@ class Gate(NamedTuple):
     unadjusted: int  # changes whose own interval leaves out 0, either way and whatever their size
 
 
-def theval(*arguments: object, threads: int = 1, **environment: str) -> str:
-    """A command as a process of its own, with so many threads."""
-    command = [sys.executable, "-c", "from thead_eval.cli import main; main()", *map(str, arguments)]
-    settings = os.environ | {"OMP_NUM_THREADS": str(threads)} | environment
-    ran = subprocess.run(command, env=settings, capture_output=True, text=True)
-    if ran.returncode not in (0, 1):
-        raise click.ClickException(f"{' '.join(command[3:])}: {ran.stderr.strip() or ran.stdout.strip()}")
-    return ran.stdout
+def gate(what: str, run: Path, baseline: Baseline) -> Gate:
+    """As `theval regress` says it, counted and told."""
+    judgement = judge(baseline, *read(run))
+    sure = sum(found.change.p < ALPHA for found in judgement.findings if found.change)
+    found = Gate(what, judgement.exit_code, judgement.compared, len(judgement.failing), sure)
+    click.echo(
+        f"{found.what:<36} exit {found.exit_code}: {found.failing} of {found.compared} fail, "
+        f"{found.unadjusted} leave out 0 by themselves"
+    )
+    return found
 
 
-def gate(what: str, run: Path, baseline: Path) -> Gate:
-    """`theval regress`, counted."""
-    told: dict[str, Any] = json.loads(theval("regress", run, "--baseline", baseline, "--json"))  # Any: JSON
-    failing = [found for found in told["findings"] if found["outcome"] in ("worse", "below floor", "missing")]
-    changes = [found["change"] for found in told["findings"] if found["change"]]
-    return Gate(what, told["exit_code"], told["compared"], len(failing), sum(c["p"] < 0.05 for c in changes))
+def read(run: Path) -> tuple[RunRecord, list[Measurement]]:
+    """What of a run is compared."""
+    return read_run(run), read_measurements(run)
 
 
-def controls(folder: Path, reruns: int) -> list[Gate]:
+def score(data: Path, generators: tuple[str, ...], out: Path, seed: int = 0) -> Path:
+    """`theval score` in this process, which has loaded the networks already."""
+    config = ShotsConfig(str(data), generators=generators, shots=(1,), seed=seed)
+    settings = vars(config) | {"generators": list(generators), "shots": [1], "metrics": METRICS.split(",")}
+    settings["dataset"] = open_dataset(data).sha256
+    score_run(out, settings, partial(predict, config, progress=quiet), 1, quiet)
+    return out
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """No bar."""
+
+
+def controls(folder: Path, people: int, reruns: int) -> list[Gate]:
     """`copy` and `warp` again with other seeds and threads, then the last one's fakes through a JPEG."""
-    data, baseline = folder / "heads", folder / "score.json"
-    score = ("score", "--data", data, "--shots", 1, "--metrics", METRICS, "--workers", 1)
-    theval(*score, "--seed", 0, "--out", folder / "runs" / "0")
-    theval("regress", folder / "runs" / "0", "--baseline", baseline, "--update-baseline")
+    data, runs, named = folder / "heads", folder / "runs", ("copy", "warp")
+    make_dataset(data, people, frames=80, size=96)
+    baseline = make_baseline([read(score(data, named, runs / "0"))])
     gates = []
     for seed in range(1, reruns + 1):
-        run, threads = folder / "runs" / str(seed), THREADS[seed % len(THREADS)]
-        theval(*score, "--seed", seed, "--out", run, threads=threads)
-        gates.append(tell(gate(f"seed {seed}, {threads} threads", run, baseline)))
-    for path in run.glob("clips/warp/*/*.mkv"):
+        threads = THREADS[seed % len(THREADS)]
+        torch.set_num_threads(threads)
+        gates.append(gate(f"seed {seed}, {threads} threads", score(data, named, runs / str(seed), seed), baseline))
+    last = runs / str(reruns)
+    for path in last.glob("clips/warp/*/*.mkv"):
         clip = read_clip(path)
         write_clip(path, Clip(clip.id, jpeg(clip.frames, 3, 0), clip.fps), lossless=True, synthetic="warp")
-    for stored in [*run.glob("scores/warp-*"), *run.glob("features/*/warp-*")]:
+    for stored in [*last.glob("scores/warp-*"), *last.glob("features/*/warp-*")]:
         shutil.rmtree(stored)
-    theval("score", "--out", run, "--metrics", METRICS, "--workers", 1)
-    return [*gates, tell(gate("JPEG on the fakes of warp", run, baseline))]
+    return [*gates, gate("JPEG on the fakes of warp", score(data, named, last, reruns), baseline)]
 
 
-def checkpoints(folder: Path, checkpoint: Path) -> list[Gate]:
-    """The neural generator again, with noise in its weights."""
-    baseline = folder / "checkpoint.json"
-    score = ("score", "--data", folder / "heads", "--generator", "fewshot_ff", "--shots", 1, "--workers", 1)
-    gates = []
+def checkpoints(folder: Path, people: int, checkpoint: Path) -> list[Gate]:
+    """The neural generator again, and with noise in its weights."""
+    data = folder / "heads"
+    make_dataset(data, people, frames=80, size=96)
+    baseline, gates = None, []
     for part in (0.0, 0.1):
         noised = folder / f"noise-{part}.safetensors"
         add_noise(checkpoint, noised, part)
-        theval(*score, "--metrics", METRICS, "--out", folder / noised.stem, THEVAL_CHECKPOINT=str(noised))
-        if not part:
-            theval("regress", folder / noised.stem, "--baseline", baseline, "--update-baseline")
-        gates.append(tell(gate(f"noise of {part:g} in the checkpoint", folder / noised.stem, baseline)))
+        os.environ["THEVAL_CHECKPOINT"] = str(noised)
+        run = score(data, ("fewshot_ff",), folder / noised.stem)
+        baseline = baseline or make_baseline([read(run)])
+        gates.append(gate(f"noise of {part:g} in the checkpoint", run, baseline))
     return gates
 
 
@@ -104,7 +122,7 @@ def add_noise(checkpoint: Path, out: Path, part: float) -> None:
     write_tensors(out, tensors, words)
 
 
-def detectors(folder: Path, reruns: int, people: int, steps: int) -> list[Gate]:
+def detectors(folder: Path, people: int, trainings: int, steps: int) -> list[Gate]:
     """Trainings with other seeds beside a baseline of three, and one of a tenth of the steps."""
     data, fakes = folder / "faces", folder / "fakes"
     make_dataset(data, people, frames=80, size=96)
@@ -112,7 +130,7 @@ def detectors(folder: Path, reruns: int, people: int, steps: int) -> list[Gate]:
     splits = ["train", "test", "train", "test", "val"]
     rows = [row | {"split": splits[index % len(splits)]} for index, row in enumerate(rows)]
     pq.write_table(pa.Table.from_pylist(rows, CLIP_SCHEMA), data / "clips.parquet")
-    theval("generate", "--data", data, "--split", "all", "--shots", "1", "--generator", "warp", "-o", fakes)
+    make_fakes(ShotsConfig(str(data), split="all", generators=("warp",), shots=(1,)), fakes, 0, quiet)
     recipe = folder / "small.toml"
     recipe.write_text("[network]\nsize = 64\n[train]\nbatch = 16\nframes = 8\nvalidate_every = 20\nwarmup = 5\n")
 
@@ -124,40 +142,41 @@ def detectors(folder: Path, reruns: int, people: int, steps: int) -> list[Gate]:
         theval("detect", "eval", *told, "--detector", trained, "--frames", 8, "--out", run)
         return run
 
-    baseline = folder / "detect.json"
-    first = [judged(seed, steps) for seed in range(3)]
-    theval("regress", *first, "--baseline", baseline, "--update-baseline")
-    gates = [
-        tell(gate(f"detector trained with seed {seed}", judged(seed, steps), baseline)) for seed in range(3, 3 + reruns)
-    ]
-    return [*gates, tell(gate("detector of a tenth of the steps", judged(0, steps // 10), baseline))]
+    baseline = make_baseline([read(judged(seed, steps)) for seed in range(3)])
+    gates = [gate(f"trained with seed {seed}", judged(seed, steps), baseline) for seed in range(3, 3 + trainings)]
+    return [*gates, gate("a tenth of the steps", judged(0, steps // 10), baseline)]
 
 
-def tell(found: Gate) -> Gate:
-    """As it comes."""
-    click.echo(
-        f"{found.what:<36} exit {found.exit_code}: {found.failing} of {found.compared} fail, "
-        f"{found.unadjusted} leave out 0 by themselves"
-    )
-    return found
+def theval(*arguments: object) -> None:
+    """A command as a process of its own, as detectors are trained by packages that this one may not import."""
+    command = [sys.executable, "-c", "from thead_eval.cli import main; main()", *map(str, arguments)]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    if ran.returncode:
+        raise click.ClickException(f"{' '.join(command[3:])}: {ran.stderr.strip() or ran.stdout.strip()}")
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--part", type=click.Choice(["controls", "checkpoints", "detectors"]), help="Default: all.")
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), default=Path("generator/checkpoints/compact.safetensors")
 )
-@click.option("--people", default=8, show_default=True, help="Whom the generators reproduce.")
+@click.option("--people", default=6, show_default=True, help="Whom the generators reproduce.")
 @click.option("--reruns", default=20, show_default=True, help="Of the controls.")
 @click.option("--trainings", default=4, show_default=True, help="Of detectors, beside the baseline's three.")
-@click.option("--steps", default=80, show_default=True, help="Of each.")
-def main(folder: Path, checkpoint: Path, people: int, reruns: int, trainings: int, steps: int) -> None:
+@click.option("--steps", default=60, show_default=True, help="Of each.")
+def main(
+    folder: Path, part: str | None, checkpoint: Path, people: int, reruns: int, trainings: int, steps: int
+) -> None:
     """Measure it in a new FOLDER."""
-    make_dataset(folder / "heads", people, frames=80, size=96)
-    found = controls(folder, reruns)
-    found += detectors(folder, trainings, 20, steps)
-    found += checkpoints(folder, checkpoint)
-    (folder / "gates.json").write_text(json.dumps([row._asdict() for row in found], indent=1))
+    found: list[Gate] = []
+    if part in (None, "controls"):
+        found += controls(folder / "controls", people, reruns)
+    if part in (None, "checkpoints"):
+        found += checkpoints(folder / "checkpoints", people, checkpoint)
+    if part in (None, "detectors"):
+        found += detectors(folder / "detectors", 20, trainings, steps)
+    (folder / f"{part or 'all'}.json").write_text(json.dumps([row._asdict() for row in found], indent=1))
 
 
 if __name__ == "__main__":

@@ -104,7 +104,8 @@ def _board(
     for at, named in entries.items():
         of_it = []
         for name, measured in named.items():
-            places, middles = [], []
+            places: list[Place | None] = []
+            middles = []
             for heading in headings:
                 m = measured.get(heading.metric)
                 if m is None:
