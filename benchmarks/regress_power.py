@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.fakes import make_fakes
 from benchmarks.robustness import jpeg
@@ -26,8 +28,8 @@ from benchmarks.shots import ShotsConfig, predict
 from thead_eval.baseline import Baseline, make_baseline
 from thead_eval.data import CLIP_SCHEMA, open_dataset
 from thead_eval.media import read_clip, write_clip
-from thead_eval.regression import ALPHA, judge
-from thead_eval.results import Measurement, RunRecord, read_measurements, read_run
+from thead_eval.regression import ALPHA, Rules, judge
+from thead_eval.results import LeftOut, Measurement, RunRecord, read_measurements, read_run
 from thead_eval.scoring import score_run
 from thead_eval.tensors import read_tensors, write_tensors
 from thead_eval.testing import make_dataset
@@ -75,6 +77,64 @@ def score(data: Path, generators: tuple[str, ...], out: Path, seed: int = 0) -> 
 
 def quiet(what: str, done: int, total: int) -> None:
     """No bar."""
+
+
+def chance(gates: int = 60) -> None:
+    """The share of gates that alarm where nothing changed, without any tolerance; and without adjusting p.
+
+    Numbers of one run move together by half, as they are of the same people; a quarter have no value of each person.
+    """
+    random = np.random.default_rng(0)
+    nothing: dict[str, str] = {}
+    record = RunRecord(
+        command=[],
+        config={},
+        status="complete",
+        started="",
+        seconds=0,
+        commit=None,
+        dirty=None,
+        packages=nothing,
+        python="",
+        device="cpu",
+        seed=0,
+        dataset={"sha256": "none"},
+        weights=nothing,
+    )
+    for people, numbers in ((6, 20), (6, 100), (12, 20), (12, 100), (30, 20), (30, 100)):
+        alarms = unadjusted = 0
+        for _ in range(gates):
+            base = random.normal(0.7, 0.05, (numbers, people))
+            baseline = make_baseline([(record, draw(random, base))])
+            judgement = judge(baseline, record, draw(random, base), Rules(share=0.0))
+            alarms += judgement.exit_code
+            unadjusted += any(found.change.high < 0 for found in judgement.findings if found.change)
+        told = f"{alarms / gates:.1%} of gates alarm, {unadjusted / gates:.1%} without adjusting p"
+        click.echo(f"{people} people, {numbers} numbers: {told}")
+
+
+def draw(random: np.random.Generator, base: NDArray[np.float64]) -> list[Measurement]:
+    """A run whose values differ from the base [numbers, people] by chance."""
+    together = random.normal(0, 0.01, base.shape[1])
+    rows = []
+    for index, values in enumerate(base + (together + random.normal(0, 0.01, base.shape)) / 2**0.5):
+        names = [f"person {place}" for place in range(len(values))]
+        left = [(name, float(np.delete(values, place).mean())) for place, name in enumerate(names)]
+        by_group = index % 4 == 0
+        rows.append(
+            Measurement(
+                metric="number",
+                value=float(values.mean()),
+                higher_is_better=True,
+                n_frames=len(values),
+                n_identities=len(values),
+                n_failed=0,
+                labels={"number": str(index)},
+                per_identity={} if by_group else dict(zip(names, values.tolist(), strict=True)),
+                left_out=tuple(LeftOut(identities=(name,), value=value) for name, value in left if by_group),
+            )
+        )
+    return rows
 
 
 def controls(folder: Path, people: int, reruns: int) -> list[Gate]:
@@ -157,7 +217,7 @@ def theval(*arguments: object) -> None:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--part", type=click.Choice(["controls", "checkpoints", "detectors"]), help="Default: all.")
+@click.option("--part", type=click.Choice(["chance", "controls", "checkpoints", "detectors"]), help="Default: all.")
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), default=Path("generator/checkpoints/compact.safetensors")
 )
@@ -170,12 +230,15 @@ def main(
 ) -> None:
     """Measure it in a new FOLDER."""
     found: list[Gate] = []
+    if part in (None, "chance"):
+        chance()
     if part in (None, "controls"):
         found += controls(folder / "controls", people, reruns)
     if part in (None, "checkpoints"):
         found += checkpoints(folder / "checkpoints", people, checkpoint)
     if part in (None, "detectors"):
         found += detectors(folder / "detectors", 20, trainings, steps)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{part or 'all'}.json").write_text(json.dumps([row._asdict() for row in found], indent=1))
 
 

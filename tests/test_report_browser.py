@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reports.page import write_report
-from tests.chromium import Page, chromium, needs_chromium
+from tests.chromium import Chromium, Page, chromium, needs_chromium
 from tests.test_report import PEOPLE, make_run, measurements_of, record_of
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></td><script>document.title='owned'</script>"
@@ -27,15 +27,20 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(runs, folder / "report.html").html
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    with chromium(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
 @pytest.fixture
-def page(report: Path, tmp_path: Path) -> Iterator[Page]:
-    with chromium(tmp_path) as browser:
-        page = browser.new_page()
-        page.size(1400, 900)
-        page.open(report.as_uri())
-        page.wait_for("document.readyState === 'complete' && document.querySelector('#board')")
-        yield page
-        assert page.problems == []
+def page(report: Path, browser: Chromium) -> Iterator[Page]:
+    page = browser.new_page()
+    page.size(1400, 900)
+    page.open(report.as_uri())
+    page.wait_for("document.readyState === 'complete' && !!document.querySelector('#board')")
+    yield page
+    assert page.problems == []
 
 
 def column(page: Page, heading: str) -> list[str]:
