@@ -15,7 +15,7 @@ import pytest
 
 FOUND = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 needs_chromium = pytest.mark.skipif(FOUND is None, reason="Chromium is not installed")
-PATIENCE = 60  # seconds
+PATIENCE = 120  # seconds
 
 
 class Page:
@@ -29,6 +29,7 @@ class Page:
         browser.pages[self.session] = self
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", {"enabled": True})
 
     def call(self, method: str, parameters: dict[str, Any] | None = None) -> Any:  # Any: JSON
         return self.browser.call(method, parameters, self.session)
@@ -46,12 +47,12 @@ class Page:
         assert "exceptionDetails" not in told, told
         return told["result"].get("value")
 
-    def wait_for(self, expression: str) -> Any:  # Any: JSON
-        """The expression's value, once it is true."""
+    def wait_for(self, expression: str) -> None:
+        """Until the expression is true."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            if value := self.evaluate(expression):
-                return value
+            if self.evaluate(f"Boolean({expression})"):
+                return
             time.sleep(0.02)
         raise AssertionError(
             f"{expression} did not come true; the page says: {self.evaluate('document.body.innerText')}"
@@ -63,7 +64,9 @@ class Page:
 
     def click(self, selector: str) -> None:
         """In the middle of what the selector finds, as a finger would."""
-        box = self.evaluate(f"(({selector!r}), document.querySelector({selector!r}).getBoundingClientRect().toJSON())")
+        found = f"document.querySelector({selector!r})"
+        self.evaluate(f"{found}.scrollIntoView({{block: 'nearest'}})")
+        box = self.evaluate(f"{found}.getBoundingClientRect().toJSON()")
         place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2, "button": "left", "clickCount": 1}
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", {"type": kind, **place})
@@ -83,7 +86,9 @@ class Chromium:
         self.rest = b""
 
     def new_page(self) -> Page:
-        return Page(self, self.call("Target.createTarget", {"url": "about:blank"})["targetId"])
+        """In a window and a profile of its own, as another person's; a tab behind another plays no video."""
+        own = {"browserContextId": self.call("Target.createBrowserContext")["browserContextId"], "newWindow": True}
+        return Page(self, self.call("Target.createTarget", {"url": "about:blank", **own})["targetId"])
 
     def call(
         self, method: str, parameters: dict[str, Any] | None = None, session: str | None = None

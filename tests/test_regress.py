@@ -27,7 +27,8 @@ from thead_eval.synthetic import head_clip
 from thead_eval.types import Clip
 
 PEOPLE = 12
-DEFAULTS: dict[str, Any] = {"config": {"metrics": ["ssim", "fid"], "split": "test", "shots": [1], "seed": 0}}
+METRICS = ["ssim", "fid", "psnr", "jitter_dlib68"]
+DEFAULTS: dict[str, Any] = {"config": {"metrics": METRICS, "split": "test", "shots": [1], "seed": 0}}
 
 
 def number(values: Sequence[float | None], metric: str = "ssim", by_group: bool = False, **changes: Any) -> Measurement:
@@ -234,7 +235,7 @@ def test_other_data_settings_metrics_and_weights_are_refused(changes: dict[str, 
 
 
 def test_seeds_versions_and_more_metrics_do_no_harm() -> None:
-    config = {**DEFAULTS["config"], "metrics": ["ssim", "fid", "kid"]}
+    config = {**DEFAULTS["config"], "metrics": [*METRICS, "kid"]}
     more = number(SPREAD.tolist(), "kid", by_group=True)
     changed: dict[str, Any] = {"seed": 9, "packages": {"theval": "0.1.0", "torch": "2.15.0"}, "config": config}
     judgement = judged(baseline_of(number(SPREAD.tolist())), number(SPREAD.tolist()), more, **changed)

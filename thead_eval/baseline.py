@@ -147,7 +147,8 @@ def make_baseline(runs: Sequence[tuple[RunRecord, Sequence[Measurement]]]) -> Ba
     found: dict[str, list[Measurement]] = {}
     for _, measurements in runs:
         for measurement in measurements:
-            if is_compared(measurement) and measurement.value is not None:
+            asked = conditions.kind == "detect eval" or measurement.metric in conditions.metrics  # by the command
+            if asked and is_compared(measurement) and measurement.value is not None:
                 found.setdefault(key(measurement), []).append(measurement)
     numbers = tuple(_mean(own) for own in found.values() if len(own) == len(runs))
     if not numbers:
