@@ -9,6 +9,7 @@ from thead_eval.errors import ConfigError, RunError
 from thead_eval.judging import NeverMade, Pair, PairSet, RealClip, count_frames
 from thead_eval.results import Failure
 from thead_eval.sources import VIDEO_SUFFIXES
+from thead_eval.weights import sha256_of
 
 
 def pair_by_name(fakes: Path, reals: Path) -> PairSet:
@@ -46,7 +47,8 @@ def pair_by_name(fakes: Path, reals: Path) -> PairSet:
         for name in sorted(real_files.keys() - made):
             failure = Failure(item=name, labels=dict(condition), reason="no fake of this name")
             never_made.append(NeverMade(folder, count_frames(real_files[name]), failure))
-    return _pair_set(pairs, never_made, failures, {"fakes": str(fakes), "reals": str(reals)})
+    named = {path: name for name, path in real_files.items()}
+    return _pair_set(pairs, never_made, failures, named, {"fakes": str(fakes), "reals": str(reals)})
 
 
 def pair_by_table(table: Path, fakes: Path, reals: Path) -> PairSet:
@@ -66,6 +68,7 @@ def pair_by_table(table: Path, fakes: Path, reals: Path) -> PairSet:
     if lacking:
         raise ConfigError(f"--pairs '{table}' has no column '{sorted(lacking)[0]}'; it needs fake,real")
     pairs, never_made, failures = [], [], []
+    found: dict[Path, str] = {}
     for line, row in enumerate(rows.to_dict("records"), 2):
         fake, real = fakes / row["fake"], reals / row["real"]
         shots = row.get("shots") or None
@@ -73,6 +76,8 @@ def pair_by_table(table: Path, fakes: Path, reals: Path) -> PairSet:
             raise ConfigError(f"--pairs '{table}', line {line}: shots must be a whole number, not '{shots}'")
         pair = _pair(fake, real, row.get("identity") or real.stem, row.get("generator") or fakes.name, shots)
         absent = next((path for path in (real, fake) if not path.is_file()), None)
+        if absent != real:
+            found[real] = pair.identity
         if absent is None:
             pairs.append(pair)
             continue
@@ -81,7 +86,8 @@ def pair_by_table(table: Path, fakes: Path, reals: Path) -> PairSet:
             never_made.append(NeverMade(pair.folder, count_frames(real), failure))
         else:
             failures.append(failure)
-    return _pair_set(pairs, never_made, failures, {"fakes": str(fakes), "reals": str(reals), "pairs": str(table)})
+    described = {"fakes": str(fakes), "reals": str(reals), "pairs": str(table)}
+    return _pair_set(pairs, never_made, failures, found, described)
 
 
 def fingerprint(pairs: PairSet) -> str:
@@ -114,7 +120,11 @@ def _pair(fake: Path, real: Path, identity: str, generator: str, shots: str | No
 
 
 def _pair_set(
-    pairs: list[Pair], never_made: list[NeverMade], failures: list[Failure], described: dict[str, str]
+    pairs: list[Pair],
+    never_made: list[NeverMade],
+    failures: list[Failure],
+    reals: dict[Path, str],  # real clips and who they show, also where a fake is missing
+    described: dict[str, str],
 ) -> PairSet:
     if not pairs:
         first = next(iter([*failures, *(absent.failure for absent in never_made)]), None)
@@ -127,6 +137,8 @@ def _pair_set(
         for place, path in (((pair.folder, pair.item), pair.fake), (("real", pair.real.item), pair.real.path)):
             if places.setdefault(place, path) != path:
                 raise ConfigError(f"'{path}' and '{places[place]}' differ only in their suffix; rename one of them")
+    contents = sorted((identity, path.name, sha256_of(path)) for path, identity in reals.items())
+    described |= {"reals_sha256": hashlib.sha256(repr(contents).encode()).hexdigest()}  # wherever they lie
     return PairSet(pairs, [], never_made, failures, described)
 
 

@@ -172,7 +172,7 @@ def kernel_task(sizes: Sizes) -> Task:
 
 def jackknife_task(sizes: Sizes) -> Task:
     """The 20 distances of a jackknife, at once and one after another."""
-    from thead_eval.statistics import jackknife_interval
+    from thead_eval.statistics import jackknife
 
     fake, real = clustered_sets(sizes)
     distance = FrechetDistance()
@@ -182,10 +182,10 @@ def jackknife_task(sizes: Sizes) -> Task:
         1,
         1,
         (
-            Contender("theval", lambda: lambda: jackknife_interval(distance, fake, real, seed=0)),
+            Contender("theval", lambda: lambda: jackknife(distance, fake, real)),
             Contender(
                 "theval, each distance anew",
-                lambda: lambda: jackknife_interval(lambda x, y: distance(x, y), fake, real, seed=0),
+                lambda: lambda: jackknife(lambda x, y: distance(x, y), fake, real),
             ),
         ),
     )

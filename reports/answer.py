@@ -17,8 +17,7 @@ from reports.runs import (
     shots_words,
 )
 from reports.tables import Column, Mark, columns_of, comparisons, marks, unscored
-from thead_eval.results import Measurement
-from thead_eval.spotting import USER
+from thead_eval.results import USER, Measurement
 
 CONTROLS = {"copy", "warp"}  # generators that learn nothing: what a learned one must beat
 PAIRS = {"same person": "one person", "different people": "different people"}  # the label in a sentence

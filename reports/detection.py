@@ -3,15 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from reports import downloads, page
-from reports.numbers import DASH, and_words, count_words, write_count
+from reports import downloads, leaderboard, page
+from reports.numbers import DASH, and_words, count_words
 from reports.plots import COLOURS, WIDTH, write_svg, write_text
 from reports.runs import Run, open_runs, shots_words
 from thead_eval.curves import Curve, read_curves
@@ -104,8 +101,10 @@ def write_report(folders: Sequence[Path], out: Path) -> page.Written:
     runs = open_runs(folders)
     csv = downloads.measurements_csv(runs)
     written = page.Written(out, out.with_suffix(".csv"), None)
-    content = _template().render(
-        css=Markup(files("reports").joinpath("report.css").read_text(encoding="utf-8")),
+    content = page.template("detection.html.j2").render(
+        css=page.part("report.css"),
+        script=page.part("report.js"),
+        board=leaderboard.of_detectors(runs),
         title=and_words(run.label for run in runs),
         views=[view(run, read_curves(run.folder)) for run in runs],
         runs=runs,
@@ -127,13 +126,6 @@ def write_report(folders: Sequence[Path], out: Path) -> page.Written:
             f"'{error.filename or out}' cannot be written ({error.strerror}); name another file with -o"
         ) from error
     return written
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"count": write_count}
-    return environment.from_string(files("reports").joinpath("detection.html.j2").read_text(encoding="utf-8"))
 
 
 def view(run: Run, curves: Sequence[Curve]) -> RunView:

@@ -8,10 +8,10 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from reports import answer, downloads, plots, strips, tables
+from reports import answer, downloads, leaderboard, plots, strips, tables
 from reports.numbers import and_words, count_words, digits, write_count, write_number
 from reports.runs import Run, metric_order, open_runs, shots_words
 from thead_eval import plugins, spotting
@@ -84,8 +84,12 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress | None =
 
 def render(runs: Sequence[Run], made: Sequence[strips.Strip], written: Written) -> str:
     """The page."""
-    return _template().render(
-        css=Markup(files("reports").joinpath("report.css").read_text(encoding="utf-8")),
+    return template("report.html.j2").render(
+        css=part("report.css"),
+        script=part("report.js"),
+        board=leaderboard.of_generators(runs),
+        trends=plots.trends(runs),
+        trend_runs=plots.trend_runs(runs),
         runs=runs,
         title=" and ".join(run.label for run in runs) if len(runs) < 3 else f"{runs[0].label} and {len(runs) - 1} more",
         answers=answer.answers(runs),
@@ -121,10 +125,19 @@ def render(runs: Sequence[Run], made: Sequence[strips.Strip], written: Written) 
 
 
 @cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def template(name: str) -> Template:
+    """A template of this package, with what all of them use."""
+    loader = PackageLoader("reports", ".")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {"commands": _commands, "count": write_count, "json": _json, "sentence": _sentence}
-    return environment.from_string(files("reports").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    return environment.get_template(name)
+
+
+def part(name: str) -> Markup:
+    """A style sheet or script of this package, to put into a page as it is."""
+    return Markup(files("reports").joinpath(name).read_text(encoding="utf-8"))
 
 
 def definitions(runs: Sequence[Run]) -> list[Definition]:

@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 from matplotlib.ticker import MaxNLocator
 
 from reports.numbers import Digits, count_words, digits, write_interval, write_number
-from reports.runs import Condition, Run, by_condition, calibrations, shots_order, shots_words
+from reports.runs import Condition, Run, by_condition, calibrations, same_data, shots_order, shots_words
 from reports.tables import Column, calibration_band, columns_of
-from thead_eval.results import Measurement
-from thead_eval.spotting import USER
+from thead_eval.results import USER, Measurement
 
 WIDTH = 340  # user units: a phone's width, so that text keeps its size where one plot fills the screen
 COLOURS = 6  # .c0 to .c5 in report.css; more series repeat them with another shape
@@ -36,6 +35,15 @@ class Plot:
     arrow: str
     unit: str
     svg: Markup
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where the points of a curve lie, and how they are called."""
+
+    title: str
+    places: Mapping[str, float]  # 0..1, from left to right
+    words: Mapping[str, str]  # '8 shots', to be read aloud
 
 
 @dataclass(frozen=True)
@@ -87,9 +95,49 @@ def curves(runs: Sequence[Run]) -> list[Plot]:
             if condition.shots is not None and measurement is not None and measurement.value is not None:
                 series.setdefault(condition.series, {})[condition.shots] = measurement
         if any(len(points) > 1 for points in series.values()):
-            svg = _curve(column, series, series_looks, calibrations(runs, name))
+            shots = sorted({count for points in series.values() for count in points}, key=shots_order)
+            axis = Axis("shots", _places(shots), {count: shots_words(count) for count in shots})
+            svg = _curve(column, series, series_looks, calibrations(runs, name), axis)
             plots.append(Plot(name, column.better, column.arrow, column.unit, svg))
     return plots
+
+
+def trends(runs: Sequence[Run]) -> list[Plot]:
+    """Each metric run after run, for generators that two or more runs judged on the same data at the most shots."""
+    if len(runs) < 2 or not same_data(runs):
+        return []
+    conditions = by_condition(runs)
+    top = max((c.shots for c in conditions if c.shots is not None), key=shots_order, default=None)
+    keys = [run.key for run in by_start(runs)]
+    axis = Axis("runs", {key: index / (len(keys) - 1) for index, key in enumerate(keys)}, {key: key for key in keys})
+    series_looks: dict[Condition, Look] = {}
+    for condition, look in looks(runs).items():
+        series_looks.setdefault(replace(condition, run=""), replace(look, dashed=False))
+    made = []
+    for name, column in columns_of(runs).items():
+        series: dict[Condition, dict[str, Measurement]] = {}
+        for condition, measured in conditions.items():
+            if condition.shots == top and name in measured and measured[name].value is not None:
+                series.setdefault(replace(condition.series, run=""), {})[condition.run] = measured[name]
+        shared = {condition: points for condition, points in series.items() if len(points) > 1}
+        if shared:
+            svg = _curve(column, shared, series_looks, [], axis)
+            made.append(Plot(name, column.better, column.arrow, column.unit, svg))
+    return made
+
+
+def trend_runs(runs: Sequence[Run]) -> list[str]:
+    """'A 98b9a01, theval 0.1.0, 2026-11-22', in the order of the trends."""
+    told = []
+    for run in by_start(runs):
+        commit = f"{(run.record.commit or 'no commit')[:9]}{' with changes' if run.record.dirty else ''}"
+        told.append(f"{run.key} {commit}, theval {run.record.packages.get('theval', '?')}, {run.record.started[:10]}")
+    return told
+
+
+def by_start(runs: Sequence[Run]) -> list[Run]:
+    """In the order in which they were started."""
+    return sorted(runs, key=lambda run: (run.record.started, run.key))
 
 
 def spreads(runs: Sequence[Run]) -> list[Plot]:
@@ -116,9 +164,10 @@ def _curve(
     series: Mapping[Condition, Mapping[str, Measurement]],
     series_looks: Mapping[Condition, Look],
     lines: Sequence[tuple[Run, Measurement]],
+    axis: Axis,
 ) -> Markup:
     height, left, right, top, bottom = 210, 46, 14, 12, 32
-    shots = sorted({count for points in series.values() for count in points}, key=shots_order)
+    stops = list(axis.places)
     measurements = [m for points in series.values() for m in points.values()]
     floors = sorted({m.noise_floor for m in measurements if m.noise_floor is not None})
     # A floor far above the values, as it is where fakes show the people of the real set, would press the curves flat.
@@ -131,16 +180,15 @@ def _curve(
 
     dodge = 7.0
     inner_left, inner_right = left + 8 + dodge * len(series) / 2, WIDTH - right - 8 - dodge * len(series) / 2
-    places = _places(shots)
-    x = {count: inner_left + places[count] * (inner_right - inner_left) for count in shots}
+    x = {stop: inner_left + axis.places[stop] * (inner_right - inner_left) for stop in stops}
 
     parts = []
     for tick in ticks:
         parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(write_text(left - 6, y(tick) + 4, write_number(tick, style), "tick", "end"))
-    for count in shots:
-        parts.append(write_text(x[count], height - 14, count, "tick", "middle"))
-    parts.append(write_text((left + WIDTH - right) / 2, height - 1, "shots", "axis", "middle"))
+    for stop in stops[:: math.ceil(len(stops) / 12)]:
+        parts.append(write_text(x[stop], height - 14, stop, "tick", "middle"))
+    parts.append(write_text((left + WIDTH - right) / 2, height - 1, axis.title, "axis", "middle"))
 
     for run, line in lines:
         parts += _level(run, line, left, WIDTH - right, y)
@@ -156,7 +204,7 @@ def _curve(
     for index, (name, points) in enumerate(series.items()):
         look = series_looks[name]
         shift = (index - (len(series) - 1) / 2) * dodge
-        known = [(x[count] + shift, points[count]) for count in shots if count in points]
+        known = [(x[stop] + shift, points[stop]) for stop in stops if stop in points]
         path = " ".join(f"{'L' if i else 'M'}{px:.1f} {y(m.value or 0.0):.1f}" for i, (px, m) in enumerate(known))
         dash = ' stroke-dasharray="5 4"' if look.dashed else ""
         parts.append(f'<g class="{look.colour}"><path class="curve" d="{path}"{dash}/>')
@@ -170,12 +218,10 @@ def _curve(
         parts.append("</g>")
     told = "; ".join(
         f"{name.name}: "
-        + ", ".join(
-            f"{_told(points[count], column.style)} at {shots_words(count)}" for count in shots if count in points
-        )
+        + ", ".join(f"{_told(points[stop], column.style)} at {axis.words[stop]}" for stop in stops if stop in points)
         for name, points in series.items()
     )
-    return write_svg(height, f"{column.metric} over shots, {column.better}. {told}.", parts)
+    return write_svg(height, f"{column.metric} over {axis.title}, {column.better}. {told}.", parts)
 
 
 def _spread(

@@ -127,10 +127,12 @@ def same_data(runs: Sequence[Run]) -> bool:
 def _identity_of_data(run: Run) -> str:
     """The dataset's checksum with what chose people and frames from it, or the real clips of others' fakes."""
     dataset, config = run.record.dataset, run.record.config
+    if "evidence" in dataset:  # of detectors
+        return dataset["evidence"]
     if "sha256" in dataset:
         protocol = ("split", "seed", "identities", "min_frames", "cross_clip")
         return repr((dataset["sha256"], [config.get(key) for key in protocol]))
-    return dataset.get("reals") or repr(sorted(dataset.items()))
+    return dataset.get("reals_sha256") or dataset.get("reals") or repr(sorted(dataset.items()))
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:

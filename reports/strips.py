@@ -20,10 +20,9 @@ from thead_eval.drawing import draw_landmarks
 from thead_eval.errors import MediaError
 from thead_eval.judging import resize
 from thead_eval.media import SYNTHETIC_SOURCE, read_clip
-from thead_eval.results import Measurement
+from thead_eval.results import USER, Measurement
 from thead_eval.run import RunFolder
 from thead_eval.sources import VIDEO_SUFFIXES
-from thead_eval.spotting import USER
 from thead_eval.types import NUM_POINTS
 
 TILE = 160  # pixels a side

@@ -11,7 +11,7 @@ from reports.differences import Change, compare
 from reports.numbers import DASH, Digits, count_words, digits, write_interval, write_number
 from reports.runs import Condition, Run, by_condition, calibrations, metric_order, same_data, shots_words
 from thead_eval import spotting
-from thead_eval.results import Measurement, direction
+from thead_eval.results import USER, Measurement, direction
 
 Mark = Literal["best", "tie", ""]
 
@@ -63,7 +63,7 @@ FAMILIES = (
         "user",
         "To people",
         "Of three videos of a person, two real and one fake, how often do people find the fake? 1/3 is chance.",
-        (spotting.USER,),
+        (USER,),
     ),
 )
 OTHERS = Family("other", "Other metrics", "Metrics of plug-ins.", ())
@@ -298,7 +298,7 @@ def _counts(measurements: Sequence[Measurement]) -> str:
         return "nothing judged"
     people = sorted({m.n_identities for m in measurements})
     frames = sorted({m.n_frames for m in measurements})
-    if all(m.metric == spotting.USER for m in measurements):
+    if all(m.metric == USER for m in measurements):
         return f"{_range(people, 'participant', 'participants')}, {_range(frames, 'answer', 'answers')}"
     return f"{_range(people, 'person', 'people')}, {_range(frames, 'frame', 'frames')}"
 

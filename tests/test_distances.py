@@ -482,7 +482,7 @@ def test_intervals_of_set_metrics(dimensions: int) -> None:
     rows = golden.feature_rows(200, dimensions, 0.1, seed=0).astype(np.float32)
     fake, real = FeatureSet(rows[:100] + np.float32(0.3), names), FeatureSet(rows[100:], names)
     for metric in (fid, kid, fd_efflite0, kid_efflite0):
-        interval = statistics.jackknife_interval(metric.distance, fake, real, seed=0)
+        interval = statistics.jackknife(metric.distance, fake, real).interval
         floor = statistics.noise_floor(metric.distance, real, seed=0)
         assert interval.value == metric.distance(fake, real)
         assert interval.low is not None and interval.high is not None and floor is not None

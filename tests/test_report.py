@@ -17,13 +17,16 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from reports.differences import Difference, compare
+from reports.leaderboard import of_generators
 from reports.numbers import digits, write_number
 from reports.page import write_report
+from reports.plots import trend_runs, trends
+from reports.runs import open_runs
 from reports.tables import marks
 from thead_eval.cli import theval
 from thead_eval.errors import RunError
 from thead_eval.media import write_clip
-from thead_eval.results import Failure, Measurement, RunRecord, write_measurements, write_run
+from thead_eval.results import Failure, LeftOut, Measurement, RunRecord, write_measurements, write_run
 from thead_eval.run import RunFolder
 from thead_eval.synthetic import head_clip
 from thead_eval.types import Clip
@@ -234,7 +237,7 @@ def test_loads_nothing_from_outside(page: str) -> None:
             assert attributes.get(name, "data:").startswith("data:"), (tag, attributes)
         if tag != "a":
             assert "href" not in attributes, (tag, attributes)
-    assert not Elements(page).of("script") and not Elements(page).of("link")
+    assert Elements(page).of("script") == [{}] and not Elements(page).of("link")  # our own, in the page
     assert "@import" not in page and not re.search(r"url\(\s*['\"]?(?!data:)", page)
 
 
@@ -479,9 +482,9 @@ def test_names_are_escaped(tmp_path: Path) -> None:
         config={"data": evil}, dataset={"path": evil}, failures=[Failure(item=evil, reason=f"'{evil}' is '{evil}'")]
     )
     page = render(tmp_path / "<script>alert(1)", rows, record)
-    assert "<script" not in page
+    assert page.count("<script") == 1  # our own
     assert "&lt;script&gt;" in page
-    assert not Elements(page).of("script")
+    assert Elements(page).of("script") == [{}]
 
 
 def test_folders_without_shots(tmp_path: Path) -> None:
@@ -653,3 +656,93 @@ def test_example_in_the_document_is_valid() -> None:
     measurements, record = blocks
     assert [Measurement.model_validate(row) for row in measurements["measurements"]]
     assert RunRecord.model_validate(record)
+
+
+# Several runs: ranks, trends, and tables for papers.
+
+
+def two_commits(folder: Path, drop: float = 0.0) -> list[Path]:
+    """The same people judged at two commits; the later one's values are lower by `drop`, of everyone."""
+    rows = measurements_of(PEOPLE)
+    later = [
+        m.model_copy(
+            update={
+                "per_identity": {name: (value or 0.0) - drop for name, value in m.per_identity.items()},
+                "value": None if m.value is None else m.value - drop,
+            }
+        )
+        if m.metric == "ssim"
+        else m
+        for m in rows
+    ]
+    records = [record_of(commit=letter * 40, started=f"2026-11-2{day}T03:14:15Z") for letter, day in ("b2", "a1")]
+    return [make_run(folder / "new", later, records[0]), make_run(folder / "old", rows, records[1])]
+
+
+def test_ranks_count_only_what_is_sure(tmp_path: Path) -> None:
+    board = of_generators(open_runs(two_commits(tmp_path, drop=0.01)))
+    assert board is not None and board.settings == ("1", "8", "32")
+    column = [heading.metric for heading in board.headings].index("ssim")
+    ranks = {row.name: place.rank for row in board.rows if row.setting == "8" and (place := row.places[column])}
+    assert ranks == {"B · warp": "1", "A · warp": "2", "B · copy": "3", "A · copy": "4"}
+    alike = of_generators(open_runs(two_commits(tmp_path / "alike")))
+    assert alike is not None
+    ranks = {row.name: place.rank for row in alike.rows if row.setting == "8" and (place := row.places[column])}
+    assert ranks == {"B · warp": "1 to 2", "A · warp": "1 to 2", "B · copy": "3 to 4", "A · copy": "3 to 4"}
+
+
+def test_nobody_is_ranked_alone_or_on_other_data(run: Path, tmp_path: Path) -> None:
+    alone = make_run(tmp_path / "alone", measurements_of(PEOPLE, ("copy",)), record_of())
+    assert of_generators(open_runs([alone])) is None
+    other = make_run(tmp_path / "other", measurements_of(PEOPLE), record_of(dataset={"sha256": "e" * 64}))
+    assert of_generators(open_runs([run, other])) is None
+
+
+def test_trends_are_in_the_order_of_the_commits(tmp_path: Path) -> None:
+    runs = open_runs(two_commits(tmp_path))
+    assert trend_runs(runs) == [
+        "B aaaaaaaaa, theval 0.1.0, 2026-11-21",
+        "A bbbbbbbbb, theval 0.1.0, 2026-11-22",
+    ]
+    ssim = next(plot for plot in trends(runs) if plot.metric == "ssim")
+    assert re.search(r"copy: [\d.]+ \[[^]]+\] at B, [\d.]+ \[[^]]+\] at A", ssim.svg)
+    assert trends(runs[:1]) == []
+
+
+def test_distances_of_sets_are_compared_in_pairs() -> None:
+    """Two distances whose intervals overlap, and whose difference is the same whoever is left out."""
+
+    def distance(level: float) -> Measurement:
+        left = [LeftOut(identities=(name,), value=level + 0.1 * index) for index, name in enumerate(PEOPLE)]
+        return person_by_person([0.0]).model_copy(
+            update={
+                "metric": "fid",
+                "higher_is_better": False,
+                "value": level,
+                "low": level - 5,
+                "high": level + 5,
+                "per_identity": {},
+                "left_out": tuple(left),
+            }
+        )
+
+    assert marks([distance(14.0), distance(13.0)]) == ["", "best"]
+    assert compare(distance(14.0), distance(13.0)).paired == pytest.approx((1.0, 1.0, 1.0, 0.0), abs=1e-9)
+    bare = [distance(level).model_copy(update={"left_out": ()}) for level in (14.0, 13.0)]
+    assert compare(*bare) == Difference("tie", None)
+
+
+def test_tables_for_papers(tmp_path: Path) -> None:
+    evil = r"a|b_c & 50% \input{x} <b>`"
+    rows = measurements_of(PEOPLE, ("copy", evil))
+    run = make_run(tmp_path / "run", rows, record_of())
+    made = report(run, "-o", tmp_path / "r.html", "--markdown", tmp_path / "t.md", "--latex", tmp_path / "to" / "t.tex")
+    assert made.exit_code == 0 and "t.md, t.tex" in made.stdout
+    markdown, latex = (tmp_path / "t.md").read_text(), (tmp_path / "to" / "t.tex").read_text()
+    assert "### As pictures" in markdown and "ssim ↑" in markdown and "<b>" not in markdown
+    lines = [line for line in markdown.splitlines() if line.startswith("| a")]
+    assert lines and all(len(re.findall(r"(?<!\\)\|", line)) == line.count(" | ") + 2 for line in lines)
+    assert re.search(r"\*\*0\.7\d\d\*\* \\\[", markdown)  # bold: surely the best
+    assert r"a\textbar{}b\_c \& 50\% \textbackslash{}input\{x\} \textless{}b\textgreater{}" in latex
+    assert re.search(r"\\textbf\{0\.7\d\d\} \{\\scriptsize \[", latex)
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == latex.count(r"\toprule") > 2

@@ -23,8 +23,8 @@ from torch import Tensor
 from thead_eval.errors import RunError
 from thead_eval.evidence import Item
 from thead_eval.metrics.detection import METRICS, DetectionMetric, Values, once, why_not
-from thead_eval.results import Failure, Measurement
-from thead_eval.statistics import Draws, bootstrap_bounds
+from thead_eval.results import Failure, LeftOut, Measurement
+from thead_eval.statistics import Draws, bootstrap_bounds, jackknife_groups
 from thead_eval.types import Clip, Detector
 
 SCHEMA = 1
@@ -359,16 +359,28 @@ def measure_question(
     elif len(scored) > 1 and scored["logit"].nunique() == 1:
         broken = f"the detector says {scored['p'].iloc[0]:.3g} of everything"
     fake = (scored["label"] == "fake").to_numpy()
-    identities = pd.factorize(scored["identity"])[0].astype(np.int64)
+    codes, people = pd.factorize(scored["identity"])
+    identities = codes.astype(np.int64)
+    groups = jackknife_groups(np.argsort(people)) if len(people) > 1 else []
+    kept = np.ones((len(groups), len(people)))  # how often each draw of the jackknife holds each person
+    for draw, group in zip(kept, groups, strict=True):
+        draw[group] = 0
     smaller_class = min(scored.loc[fake, "identity"].nunique(), scored.loc[~fake, "identity"].nunique())
     perturbed = "perturbation" in question.labels
     made = []
     for number in _numbers(question.model, scored, fake, unit, perturbed):
         note = broken or number.absent or ("" if len(scored) else "nothing was scored")
         value = low = high = None
+        left_out: tuple[LeftOut, ...] = ()
         if not note:
             value = float(number.compute(once(len(scored)))[0])
             low, high = bootstrap_bounds(number.compute, identities, seed) or (None, None)
+            left = number.compute(Draws(kept, identities)) if groups else np.empty(0)
+            if not np.isnan(left).any():
+                left_out = tuple(
+                    LeftOut(identities=tuple(sorted(people[group])), value=each)
+                    for group, each in zip(groups, left.tolist(), strict=True)
+                )
             ends = [end for end in (0.0, 1.0) if abs(value - end) < 1e-12]
             if number.bounded and ends and low is not None and high is not None and high - low < 1e-12:
                 # The same in each draw, however few people there are to draw from.
@@ -387,6 +399,7 @@ def measure_question(
                 n_real=int((~fake).sum()),
                 n_fake=int(fake.sum()),
                 labels=question.labels | {"unit": unit},
+                left_out=left_out,
                 note=note,
             )
         )

@@ -9,7 +9,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thead_eval.errors import RunError
 
+USER = "user"  # the metric that people answer, the paper's USER: its rows count those who look, not those shown
+
 SCHEMA = 1
+
+
+class LeftOut(BaseModel):
+    """What a number would be without some people."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    identities: tuple[str, ...]
+    value: float
 
 
 class Measurement(BaseModel):
@@ -33,6 +44,7 @@ class Measurement(BaseModel):
     noise_floor: float | None = None  # set metrics: the distance of two disjoint halves (by identity) of the real set
     labels: dict[str, str]  # generator, shots; more where a protocol has more
     per_identity: dict[str, float | None] = {}  # the identity's own value; None where it could not be judged
+    left_out: tuple[LeftOut, ...] = ()  # where people have no value of their own: by what runs are compared in pairs
     note: str = ""  # a warning, or why there is no value and the command that cures it
 
     @property

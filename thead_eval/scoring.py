@@ -35,9 +35,9 @@ from thead_eval.judging import (
     write_pairs,
 )
 from thead_eval.metrics.identity import calibrate
-from thead_eval.results import Failure, Measurement, read_measurements, write_measurements
+from thead_eval.results import USER, Failure, LeftOut, Measurement, read_measurements, write_measurements
 from thead_eval.run import RunFolder, open_run
-from thead_eval.spotting import USER, spot
+from thead_eval.spotting import spot
 from thead_eval.types import (
     Detector,
     FeatureMetric,
@@ -303,7 +303,8 @@ def _measure_set(
     judged_pairs = [pair for pair in pairs if _was_judged(results, pair)]
     lost = never_made + sum(_length_of(run, pair.real) for pair in pairs if not _was_judged(results, pair))
     lost += sum(results[pair.folder, pair.item].unpaired for pair in judged_pairs)
-    numbers = {name: n for n, name in enumerate(sorted({pair.identity for pair in judged_pairs}))}
+    names = sorted({pair.identity for pair in judged_pairs})
+    numbers = {name: n for n, name in enumerate(names)}
     reals = list({pair.real.path: pair.real for pair in judged_pairs}.values())
     with tempfile.TemporaryDirectory(dir=run, prefix=".set-") as folder:
         fake, dropped = _gather(run, metric.feature, judged_pairs, numbers, Path(folder) / "fake.npy")
@@ -311,7 +312,7 @@ def _measure_set(
         frames, people = len(fake.features), len(np.unique(fake.identities))
         if frames < 2 or len(real.features) < 2:
             return _not_computed(metric, pairs[0].labels, "fewer than two frames could be judged", lost + dropped)
-        interval = statistics.jackknife_interval(metric.distance, fake, real, seed)
+        interval, groups, left = statistics.jackknife(metric.distance, fake, real)
         floor_of = (metric.name, *(str(clip.path) for clip in reals))
         if floor_of not in floors:
             floors[floor_of] = statistics.noise_floor(metric.distance, real, seed)
@@ -335,6 +336,10 @@ def _measure_set(
         n_effective=effective,
         noise_floor=floors[floor_of],
         labels=dict(pairs[0].labels),
+        left_out=tuple(
+            LeftOut(identities=tuple(sorted(names[n] for n in group)), value=value)
+            for group, value in zip(groups, left.tolist(), strict=True)
+        ),
         note="; ".join(notes),
     )
 

@@ -15,12 +15,11 @@ from thead_eval.errors import MediaError
 from thead_eval.evidence import alike
 from thead_eval.judging import Pair, PairSet, Progress
 from thead_eval.media import read_clip
-from thead_eval.results import Failure, Measurement
+from thead_eval.results import USER, Failure, Measurement
 from thead_eval.statistics import identity_means, mean_interval
 from thead_eval.types import Clip, Detector
 
 METRIC = "spot_rate"  # what detectors answer
-USER = "user"  # what people answer: the paper's USER
 SUMMARIES = {
     METRIC: (
         "how often a detector gives a fake frame a higher score than two real frames of the same person, over all "

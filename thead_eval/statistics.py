@@ -5,18 +5,19 @@ frames covers the true mean in a quarter of the cases where it promises 95 %.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from thead_eval.types import FeatureSet, FrameValues
+if TYPE_CHECKING:  # `theval regress` compares without torch, which is what these are beside
+    from thead_eval.types import FeatureSet, FrameValues
 
 CELLS = 2**21  # draws times rows that a bootstrap holds at a time: 16 MB an array
 HALVINGS = 5  # random splits of the real set, whose median is the noise floor
 
-Distance = Callable[[FeatureSet, FeatureSet], float]  # (fake, real); NaN where there are too few rows
+Distance = Callable[["FeatureSet", "FeatureSet"], float]  # (fake, real); NaN where there are too few rows
 
 
 class Interval(NamedTuple):
@@ -31,17 +32,19 @@ class Interval(NamedTuple):
 class LeavesOut(Protocol):
     """A distance that knows a faster way to itself without some identities than computing it anew."""
 
-    def without(self, fake: FeatureSet, real: FeatureSet, groups: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+    def without(
+        self, fake: "FeatureSet", real: "FeatureSet", groups: Sequence[NDArray[np.int64]]
+    ) -> NDArray[np.float64]:
         """[len(groups)] the distance of what is left when a group of identities is deleted from both sets."""
         ...
 
 
-def identity_means(values: Mapping[str, FrameValues]) -> dict[str, float]:
+def identity_means(values: Mapping[str, "FrameValues"]) -> dict[str, float]:
     """Each identity's mean over its frames that could be scored, without the identities that have none."""
     return {name: float(np.nanmean(frames)) for name, frames in values.items() if not np.isnan(frames).all()}
 
 
-def mean_interval(values: Mapping[str, FrameValues], seed: int, draws: int = 2000) -> Interval:
+def mean_interval(values: Mapping[str, "FrameValues"], seed: int, draws: int = 2000) -> Interval:
     """The mean over identities of each one's mean over its scored frames, with a bootstrap over identities."""
     means = np.array(list(identity_means(values).values()))
     if len(means) < 2:
@@ -113,23 +116,64 @@ def bootstrap_bounds(
     return float(low), float(high)
 
 
+class PairedDifference(NamedTuple):
+    """One value minus another, paired over people."""
+
+    value: float
+    low: float  # 95 % interval
+    high: float
+    p: float  # of so large a difference, either way, where there is none
+
+
 def paired_difference_interval(a: Mapping[str, float | None], b: Mapping[str, float | None]) -> Interval:
     """The mean of a - b over the identities that both judged, with Student's interval over those identities.
 
     Far narrower than the two intervals side by side suggest, as both sides saw the same people. Not a bootstrap: of
     eight people without any difference it finds one in 12 % of the cases, of three in 25 %; this does in 5 %.
     """
+    found = mean_difference(a, b)
+    if found is None:
+        one = _differences(a, b)
+        return Interval(float(one[0]) if len(one) else None, None, None)
+    return Interval(found.value, found.low, found.high)
+
+
+def mean_difference(a: Mapping[str, float | None], b: Mapping[str, float | None]) -> PairedDifference | None:
+    """As `paired_difference_interval`; None with fewer than two identities that both judged."""
+    differences = _differences(a, b)
+    if len(differences) < 2:
+        return None
+    error = differences.std(ddof=1) / np.sqrt(len(differences))
+    return _difference(float(differences.mean()), float(error), len(differences) - 1)
+
+
+def jackknife_difference(value: float, left: NDArray[np.float64]) -> PairedDifference:
+    """Of a measure that has no value of a person's own.
+
+    Args:
+        value: The difference between two runs.
+        left: [G] the same without each of G >= 2 groups of people, who are left out of both runs.
+    """
+    return _difference(value, _jackknife_error(left), len(left) - 1)
+
+
+def _differences(a: Mapping[str, float | None], b: Mapping[str, float | None]) -> NDArray[np.float64]:
     pairs = [(a[name], b[name]) for name in sorted(a.keys() & b.keys())]
     differences = np.array([x - y for x, y in pairs if x is not None and y is not None])
-    differences = differences[~np.isnan(differences)]
-    if len(differences) < 2:
-        return Interval(float(differences[0]) if len(differences) else None, None, None)
-    mean = float(differences.mean())
-    margin = float(_student(len(differences) - 1) * differences.std(ddof=1) / np.sqrt(len(differences)))
-    return Interval(mean, mean - margin, mean + margin)
+    known: NDArray[np.float64] = differences[~np.isnan(differences)]
+    return known
 
 
-def effective_frames(values: Mapping[str, FrameValues]) -> float | None:
+def _difference(value: float, error: float, freedom: int) -> PairedDifference:
+    margin = _student(freedom) * error
+    if error == 0:
+        p = 0.0 if value else 1.0
+    else:
+        p = 2 * float(special.stdtr(freedom, -abs(value) / error))
+    return PairedDifference(value, value - margin, value + margin, p)
+
+
+def effective_frames(values: Mapping[str, "FrameValues"]) -> float | None:
     """The number of independent frames that these are worth, N / (1 + (K - 1) rho).
 
     rho is the intraclass correlation of a one-way analysis of variance, clipped to 0..1; K, the frames of an
@@ -141,7 +185,7 @@ def effective_frames(values: Mapping[str, FrameValues]) -> float | None:
     return _effective(rows, np.repeat(np.arange(len(scored)), [len(frames) for frames in scored]))
 
 
-def effective_feature_frames(features: FeatureSet) -> float | None:
+def effective_feature_frames(features: "FeatureSet") -> float | None:
     """As `effective_frames`, for feature vectors: rho is that of the principal components, weighted by their variance.
 
     That weighted mean needs no decomposition: it is the ratio of the traces of the two scatter matrices.
@@ -172,29 +216,52 @@ def _effective(rows: NDArray[np.floating], groups: NDArray[np.int64]) -> float |
     return float(n / (1 + (np.square(sizes).sum() / n - 1) * np.clip(rho, 0, 1)))
 
 
-def jackknife_interval(distance: Distance, fake: FeatureSet, real: FeatureSet, seed: int, groups: int = 20) -> Interval:
+def jackknife_groups(identities: NDArray[np.int64], groups: int = 20) -> list[NDArray[np.int64]]:
+    """Who is left out together: the same for the same people whatever a run's seed, so that runs can be paired."""
+    shuffled = np.random.default_rng(0).permutation(identities)
+    return np.array_split(shuffled, min(groups, len(identities)))
+
+
+class Jackknife(NamedTuple):
+    """A set distance with its interval, and what it is without each of some groups of people."""
+
+    interval: Interval
+    groups: list[NDArray[np.int64]]  # of identities; none where there is no interval
+    left: NDArray[np.float64]  # [G]
+
+
+def jackknife(distance: Distance, fake: "FeatureSet", real: "FeatureSet") -> Jackknife:
     """A set distance with the interval of a delete-a-group jackknife over identities.
 
     An identity is deleted from both sets. Not a bootstrap: repeated rows lower the rank of a covariance, and with it
     raise a Frechet distance in every draw.
     """
+    none = np.empty(0)
     value = distance(fake, real)
     if np.isnan(value):
-        return Interval(None, None, None)
+        return Jackknife(Interval(None, None, None), [], none)
     identities = np.union1d(fake.identities, real.identities)
     if len(identities) < 2:
-        return Interval(value, None, None)
-    shuffled = np.random.default_rng(seed).permutation(identities)
-    deleted = np.array_split(shuffled, min(groups, len(identities)))
+        return Jackknife(Interval(value, None, None), [], none)
+    groups = jackknife_groups(identities)
     if isinstance(distance, LeavesOut):
-        left = distance.without(fake, real, deleted)
+        left = distance.without(fake, real, groups)
     else:
-        left = np.array([distance(without(fake, group), without(real, group)) for group in deleted])
-    if np.isnan(left).any():
+        left = np.array([distance(without(fake, group), without(real, group)) for group in groups])
+    interval = jackknife_interval(value, left)
+    return Jackknife(interval, groups, left) if interval.low is not None else Jackknife(interval, [], none)
+
+
+def jackknife_interval(value: float, left: NDArray[np.float64]) -> Interval:
+    """A value with the interval that follows from what it is without each group; none where one of those is NaN."""
+    if len(left) < 2 or np.isnan(left).any():
         return Interval(value, None, None)
-    error = np.sqrt((len(left) - 1) / len(left) * np.square(left - left.mean()).sum())
-    margin = float(_student(len(left) - 1) * error)
+    margin = _student(len(left) - 1) * _jackknife_error(left)
     return Interval(value, value - margin, value + margin)
+
+
+def _jackknife_error(left: NDArray[np.float64]) -> float:
+    return float(np.sqrt((len(left) - 1) / len(left) * np.square(left - left.mean()).sum()))
 
 
 def _student(freedom: int) -> float:
@@ -202,7 +269,7 @@ def _student(freedom: int) -> float:
     return float(special.stdtrit(freedom, 0.975))
 
 
-def noise_floor(distance: Distance, real: FeatureSet, seed: int) -> float | None:
+def noise_floor(distance: Distance, real: "FeatureSet", seed: int) -> float | None:
     """The distance of two disjoint halves, by identity, of the real set: what perfect fakes of other people would get.
 
     The median of a few random halvings. An upper bound, as a half is smaller than the whole. Fakes of the same people
@@ -221,7 +288,7 @@ def noise_floor(distance: Distance, real: FeatureSet, seed: int) -> float | None
     return None if np.isnan(floor) else floor
 
 
-def without(features: FeatureSet, identities: NDArray[np.int64]) -> FeatureSet:
+def without(features: "FeatureSet", identities: NDArray[np.int64]) -> "FeatureSet":
     """The rows of the other identities."""
     kept = ~np.isin(features.identities, identities)
-    return FeatureSet(features.features[kept], features.identities[kept])
+    return features._replace(features=features.features[kept], identities=features.identities[kept])

@@ -7,8 +7,7 @@ import numpy as np
 
 from benchmarks.study.answers import Answer
 from benchmarks.study.folder import Study, by_condition
-from thead_eval.results import Measurement
-from thead_eval.spotting import USER
+from thead_eval.results import USER, Measurement
 from thead_eval.statistics import share_interval
 
 

@@ -25,6 +25,7 @@ VERBS = {
     "report": "Runs to one HTML file.",
     "bench": "A whole benchmark by one command, resumable, with one report.",
     "heads": "Procedural talking heads as videos, to try things with.",
+    "regress": "A run beside a committed baseline, for CI: exit 0, 1 or 2.",
     "card": "A checkpoint, its training and its runs to a model card.",
     "weights": "Pretrained files: list, fetch, verify, import, mirror.",
     "list": "Metrics, feature networks, generators and detectors by name.",

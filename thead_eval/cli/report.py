@@ -15,20 +15,26 @@ from thead_eval.errors import ConfigError
     type=click.Path(path_type=Path, dir_okay=False),
     help="The HTML file. [default: RUN/report.html where there is one RUN]",
 )
-def command(runs: tuple[Path, ...], out: Path | None) -> None:
+@click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Also the tables as Markdown.")
+@click.option(
+    "--latex", type=click.Path(path_type=Path, dir_okay=False), help="Also the tables for a paper (booktabs)."
+)
+def command(runs: tuple[Path, ...], out: Path | None, markdown: Path | None, latex: Path | None) -> None:
     """One self-contained HTML file about one or several runs, and every number beside it as CSV.
 
     The file needs no network: pictures, plots and the CSV are inside it. OUT.csv holds a row per measurement,
-    OUT-identities.csv a row per person. Several runs are shown side by side, and compared where they judged the
-    same data. Runs of 'theval detect eval' become a report of detectors: ROC, reliability, protocols, perturbations.
+    OUT-identities.csv a row per person. Several runs are shown side by side, and ranked, compared and followed over
+    commits where they judged the same data. Runs of 'theval detect eval' become a report of detectors: ROC,
+    reliability, protocols, perturbations.
 
     \b
     Examples:
       theval report runs/first
       theval report runs/first -o report.html
       theval report runs/before runs/after -o change.html
+      theval report runs/ours runs/theirs -o both.html --latex tables.tex --markdown tables.md
     """
-    from reports import detection, page
+    from reports import detection, page, papers
     from thead_eval.cli.progress import progress_bars
 
     if out is None:
@@ -40,6 +46,8 @@ def command(runs: tuple[Path, ...], out: Path | None) -> None:
     else:
         with progress_bars() as progress:
             written = page.write_report(runs, out, progress)
+    if markdown or latex:
+        papers.write_tables(runs, markdown, latex)
     megabytes = written.html.stat().st_size / 1e6
-    beside = ", ".join(path.name for path in (written.measurements, written.identities) if path)
+    beside = ", ".join(path.name for path in (written.measurements, written.identities, markdown, latex) if path)
     click.echo(f"{written.html} ({megabytes:.1f} MB), {beside}")

@@ -148,8 +148,7 @@ def score(study: Path, run: Path | None, as_json: bool) -> None:
     from benchmarks.study.answers import Answers
     from benchmarks.study.folder import read_study
     from benchmarks.study.score import attendance, measure
-    from thead_eval.results import read_measurements, read_run, write_measurements
-    from thead_eval.spotting import USER
+    from thead_eval.results import USER, read_measurements, read_run, write_measurements
 
     made = read_study(study)
     if not (study / "answers.sqlite").exists():
