@@ -161,7 +161,7 @@ def checkpoints(folder: Path, people: int, checkpoint: Path) -> list[Gate]:
     data = folder / "heads"
     make_dataset(data, people, frames=80, size=96)
     baseline, gates = None, []
-    for part in (0.0, 0.1):
+    for part in (0.0, 0.5, 2.0):
         noised = folder / f"noise-{part}.safetensors"
         add_noise(checkpoint, noised, part)
         os.environ["THEVAL_CHECKPOINT"] = str(noised)

@@ -421,7 +421,7 @@ def test_what_the_command_refuses(tmp_path: Path) -> None:
 
 
 def test_a_detector_that_learnt_less_is_caught_and_reruns_pass(tmp_path: Path) -> None:
-    clips = crowd(people=24, gap=2.5)
+    clips = crowd(people=40, gap=2.5)
     random = np.random.default_rng(3)
     record = record_of(config={"detection": True}, dataset={"evidence": "a" * 64})
 
