@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +268,10 @@ class Served:
         """Start it, on any free port."""
         code = "from thead_eval.cli import main; main()"
         arguments = ["study", "serve", str(study), "--port", "0", "--participants", str(participants)]
-        self.process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=-1, stderr=-1, text=True)
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background processes ignore it
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments], stdout=-1, stderr=-1, text=True, preexec_fn=heard
+        )
         assert self.process.stdout
         self.links = [self.process.stdout.readline().split(" ")[0] for _ in range(participants)]
         assert all(link.startswith("http://127.0.0.1:") for link in self.links), self.process.communicate()

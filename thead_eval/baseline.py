@@ -162,7 +162,7 @@ def make_baseline(runs: Sequence[tuple[RunRecord, Sequence[Measurement]]]) -> Ba
 
 
 def is_compared(measurement: Measurement) -> bool:
-    """Not lines about real frames alone, single frames of detectors, the one that sees no picture, or people who look."""
+    """Not lines about real frames alone, single frames of detectors, who sees no picture, or people who look."""
     labels = measurement.labels
     if measurement.metric == USER:  # two studies ask different participants: nobody is in both
         return False
