@@ -77,11 +77,12 @@ def fit(
         )
         samples = [Sample(row, bool(fake), None) for row, fake in enumerate(footage.fake)]
         numbers = measure(kind, footage, samples, device, partial(read, "measured, to learn from"))
+        fake, makers = footage.fake, np.array([item.generator for item in footage.items])[footage.owner]
         if changes := getattr(kind, "changes", None):
             tell = partial(read, "measured, changed")
             changed = measure(kind, footage, samples, device, tell, changes, recipe.train.seed)
-            numbers, footage = np.concatenate([numbers, changed]), footage.twice()
-        logits = _fit_on_others(kind.rule, footage, numbers, exam, held_out)
+            numbers, fake, makers = np.concatenate([numbers, changed]), np.tile(fake, 2), np.tile(makers, 2)
+        logits = _fit_on_others(kind.rule, numbers, fake, makers, exam, held_out)
     result = mark(exam, logits)
     failed = int(result.values["failed"])
     say(f"validation log-loss {result.score:.4f}, auc {result.values['auc']:.3f}, {failed} clips failed")
@@ -113,18 +114,17 @@ def measure(
 
 
 def _fit_on_others(
-    rule: Rule, footage: Footage, numbers: Numbers, exam: Exam, held_out: Numbers
+    rule: Rule, numbers: Numbers, fake: NDArray[np.bool_], makers: NDArray[np.str_], exam: Exam, held_out: Numbers
 ) -> NDArray[np.float64]:
     """Make the rule of the people to learn from, as strongly as validation likes best; validation's logits."""
     known = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
-    makers = np.array([item.generator for item in footage.items])[footage.owner]
-    fake = footage.fake[known]
+    fake, makers = fake[known], makers[known]
     if fake.all() or not fake.any():
         raise DatasetError(
             f"of {len(numbers)} windows to learn from {known.sum()} could be measured, none real or none fake; name "
             "more with --data and --fakes"
         )
-    weights = _balance(fake, makers[known])
+    weights = _balance(fake, makers)
     best: tuple[float, Rule, NDArray[np.float64]] | None = None
     for strength in rule.strengths:
         rule.draw(numbers[known], fake, weights, strength)

@@ -7,7 +7,7 @@ two processes with half a batch each see what one sees with the whole.
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,10 +40,6 @@ class Footage:
     frames: NDArray[np.uint8]  # [N, W, 224, 224, 3] mapped
     owner: NDArray[np.int64]  # [N] whose window it is: a place in `items`
     points: NDArray[np.float32]  # [N, 68, 2] landmarks of a window's first frame; NaN where none are known
-
-    def twice(self) -> "Footage":
-        """The same windows again after themselves, of which nothing but whose they are is asked any more."""
-        return replace(self, owner=np.tile(self.owner, 2))
 
     @cached_property
     def fake(self) -> NDArray[np.bool_]:
