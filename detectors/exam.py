@@ -48,7 +48,9 @@ class Result(NamedTuple):
 
 
 def prepare_exam(footage: Footage, *, blends: bool, seed: int) -> Exam:
-    """The clips of validation people; with `blends`, and no fake among them, their own are blended.
+    """The clips of validation people; with `blends`, their real ones also blended with themselves.
+
+    These stand for the generators that nobody has fakes of: what is chosen and calibrated knows that there are such.
 
     Raises:
         DatasetError: there are no real clips, or no fakes.
@@ -57,7 +59,7 @@ def prepare_exam(footage: Footage, *, blends: bool, seed: int) -> Exam:
     samples = [Sample(int(row), bool(footage.fake[row]), None) for row in rows]
     clips = [(item.label == "fake", item.generator, item.identity) for item in footage.items]
     owner = list(footage.owner)
-    if blends and not footage.fake.any():
+    if blends:
         for row in np.concatenate([np.empty(0, np.int64), *footage.faces_of.values()]):
             samples.append(Sample(int(row), True, seed + int(row)))
             owner.append(len(footage.items) + footage.owner[row])

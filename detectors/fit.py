@@ -67,7 +67,7 @@ def fit(
         recipe.train.validation_frames,
         tell=partial(read, "to validate on"),
     )
-    exam = prepare_exam(validation, blends=False, seed=recipe.train.seed)
+    exam = prepare_exam(validation, blends=recipe.train.blends > 0, seed=recipe.train.seed)
     held_out = measure(kind, exam.footage, exam.samples, device, partial(read, "measured, to validate on"))
     if kind.fits_on == "val":
         logits = _fit_across(kind.rule, exam, held_out)

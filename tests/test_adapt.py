@@ -130,7 +130,9 @@ def test_a_person_is_learnt() -> None:
 
 
 def test_the_best_average_is_kept(hybrid: Networks, take: tuple[Clip, Landmarks]) -> None:
-    config = replace(QUICK, steps=12, check_every=2, patience=2, lr=0.3, ema=0.0)  # every step makes it worse
+    config = replace(
+        QUICK, steps=12, check_every=2, patience=2, lr=0.3, ema=0.0, tune="all"
+    )  # every step makes it worse
     made = adapt(hybrid, *shots(take, 1), config)
     assert [check.step for check in made.checks] == [0, 2, 4] and made.steps == 0
     start = adapt(hybrid, *shots(take, 1), None)
@@ -155,8 +157,20 @@ def test_only_what_is_tuned_changes(tune: Tune, hybrid: Networks, take: tuple[Cl
     assert not torch.equal(made.psi_prime, adapt(hybrid, *shots(take, 1), None).psi_prime)
 
 
+@pytest.mark.parametrize(("output", "count", "learns_G"), [("hybrid", 1, False), ("hybrid", 2, True), ("rgb", 1, True)])
+def test_a_hybrid_with_one_frame_learns_psi_alone(
+    output: str, count: int, learns_G: bool, hybrid: Networks, take: tuple[Clip, Landmarks]
+) -> None:
+    near = LossWeights(content=0, adversarial=0, feature_matching=0)
+    networks = hybrid if output == "hybrid" else make_networks(RGB)
+    small = take if output == "hybrid" else head_clip(6, 32, 32, fps=4)
+    made = adapt(networks, *shots(small, count), replace(QUICK, steps=1, check_every=1, ema=0.0, lr=1e-5, weights=near))
+    same = zip(made.G.parameters(), networks.G.parameters(), strict=True)
+    assert made.steps == 1 and learns_G == (not all(torch.equal(a, b) for a, b in same))
+
+
 def test_the_anchor_holds_back(hybrid: Networks, take: tuple[Clip, Landmarks]) -> None:
-    config = replace(QUICK, steps=2, check_every=2, ema=0.0, lr=1e-5)
+    config = replace(QUICK, steps=2, check_every=2, ema=0.0, lr=1e-5, tune="all")
     start = adapt(hybrid, *shots(take, 1), None).psi_prime
     free, held = (
         adapt(hybrid, *shots(take, 1), replace(config, anchor=anchor)).psi_prime - start for anchor in (0.0, 0.9)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from detectors.augment import Augmentation, change, draw_change, through_jpeg
 from detectors.checkpoint import TrainedDetector, load_detector
+from detectors.exam import BLENDED, prepare_exam
 from detectors.recipe import Recipe, TrainConfig, read_recipe
 from detectors.samples import Footage, draw_sample, read_batch, read_footage
 from detectors.sbi import self_blend
@@ -150,6 +151,19 @@ def test_blends_may_be_a_part_of_the_fakes(footage: Footage) -> None:
     assert 0.2 < len(blended) / len(drawn) < 0.4
     assert {bool(footage.fake[sample.row]) for sample in blended} == {False}
     assert {bool(footage.fake[sample.row]) for sample in drawn if sample.blend is None} == {True}
+
+
+def test_a_blended_training_is_validated_on_blends_too(footage: Footage) -> None:
+    """Beside the fakes of each generator: otherwise only fakes of generators that are known would choose."""
+    plain, blended = (prepare_exam(footage, blends=blends, seed=0) for blends in (False, True))
+    assert set(plain.generators) == {"", "dye", "stripe"}
+    assert set(blended.generators) == {"", "dye", "stripe", BLENDED}
+    more = blended.samples[len(plain.samples) :]
+    assert len(more) == sum(not sample.fake for sample in plain.samples)
+    assert all(sample.fake and sample.blend is not None and not footage.fake[sample.row] for sample in more)
+    assert {blended.identities[n] for n in np.flatnonzero(np.array(blended.generators) == BLENDED)} == set(
+        footage.reals_of
+    )
 
 
 def test_a_blend_stays_inside_the_face(footage: Footage) -> None:
