@@ -132,6 +132,7 @@ def view(run: Run, curves: Sequence[Curve]) -> RunView:
     """All that the page says of a run."""
     rows = run.measurements
     tables = [
+        *caught_tables(rows),
         *numbers_tables(rows, "clip"),
         *matrices(rows),
         *known_fakes_tables(rows),
@@ -238,6 +239,32 @@ def _cells(found: dict[str, Measurement], metrics: Sequence[str]) -> tuple[Cell,
     any_of_it = next(iter(found.values()))
     counts = Cell(f"{any_of_it.n_real} + {any_of_it.n_fake}")
     return (counts, *(_cell(found.get(name)) for name in metrics))
+
+
+def caught_tables(rows: Sequence[Measurement]) -> list[Table]:
+    """Whose fakes are caught by whom: AUC, generators and shots down, detectors across."""
+    own = [m for m in rows if m.metric == "auc" and m.labels["unit"] == "clip" and m.labels["generator"] != ALL]
+    own = [
+        m
+        for m in own
+        if not m.labels.keys() & {"perturbation", "known_fakes", "reals"} and not m.labels.get("held_out")
+    ]
+    detectors = list(dict.fromkeys(m.labels["detector"] for m in own))
+    if len(detectors) < 2:
+        return []
+    blocks: dict[str, dict[str, dict[str, Measurement]]] = {}
+    for m in own:
+        kind = m.labels["generator"] + (f", {shots_words(m.labels['shots'])}" if m.labels.get("shots") else "")
+        blocks.setdefault(m.labels["protocol"], {}).setdefault(kind, {})[m.labels["detector"]] = m
+    made = tuple(
+        (
+            f"{protocol}: {PROTOCOLS[protocol]}",
+            tuple((kind, tuple(_cell(row.get(name), heat=True) for name in detectors)) for kind, row in kinds.items()),
+        )
+        for protocol, kinds in blocks.items()
+    )
+    lead = "AUC over clips, each generator's fakes beside the same reals; the fuller a cell, the further from a coin."
+    return [Table("Whose fakes are caught by whom", lead, "fakes of", tuple(detectors), made)]
 
 
 def matrices(rows: Sequence[Measurement]) -> list[Table]:

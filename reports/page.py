@@ -100,6 +100,7 @@ def render(runs: Sequence[Run], made: Sequence[strips.Strip], written: Written) 
         looks=plots.looks(runs),
         legend=plots.legend(runs),
         curves=plots.curves(runs),
+        fooled=plots.fooled(runs),
         spreads=plots.spreads(runs),
         strips=list(strips.strips_by_condition(made)),
         ranked_by=dict.fromkeys(strip.plan.metric for strip in made),

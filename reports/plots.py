@@ -4,16 +4,20 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import spearmanr
 
 from reports.numbers import Digits, count_words, digits, write_interval, write_number
 from reports.runs import Condition, Run, by_condition, calibrations, same_data, shots_order, shots_words
 from reports.tables import Column, calibration_band, columns_of
+from thead_eval import spotting
 from thead_eval.results import USER, Measurement
 
 WIDTH = 340  # user units: a phone's width, so that text keeps its size where one plot fills the screen
 COLOURS = 6  # .c0 to .c5 in report.css; more series repeat them with another shape
+CHANCE = 1 / 3  # of who spots one fake among three
 SHAPES = ("circle", "square", "diamond", "up", "down")
 
 
@@ -138,6 +142,89 @@ def trend_runs(runs: Sequence[Run]) -> list[str]:
 def by_start(runs: Sequence[Run]) -> list[Run]:
     """In the order in which they were started."""
     return sorted(runs, key=lambda run: (run.record.started, run.key))
+
+
+@dataclass(frozen=True)
+class Fooled:
+    """A set distance beside how often the fake is spotted, a point a generator and number of shots."""
+
+    distance: str
+    spotted: str
+    svg: Markup
+    rank: str  # how alike both order the conditions
+
+
+def fooled(runs: Sequence[Run]) -> list[Fooled]:
+    """Does what fools the detector, or people, fool the Frechet distance? Where three or more conditions have both."""
+    conditions, columns, series_looks = by_condition(runs), columns_of(runs), looks(runs)
+    distances = [name for name in columns if name.startswith(("fid", "fd_", "kid", "cmmd"))]
+    made = []
+    for spotted in (name for name in (spotting.METRIC, USER) if name in columns):
+        for distance in distances:
+            both = {
+                condition: (measured[distance], measured[spotted])
+                for condition, measured in conditions.items()
+                if all(name in measured and measured[name].value is not None for name in (distance, spotted))
+            }
+            if len(both) < 3:
+                continue
+            pairs = np.array([(x.merit, y.merit) for x, y in both.values()])
+            if (pairs == pairs[0]).all(axis=0).any():
+                rank = "one of them is the same for all"
+            else:
+                rank = f"rank correlation {spearmanr(*pairs.T).statistic:+.2f} over {count_words(len(both), 'row')}"
+            svg = _beside(columns[distance], columns[spotted], both, series_looks)
+            made.append(Fooled(distance, spotted, svg, rank))
+    return made
+
+
+def _beside(
+    across: Column,
+    up: Column,
+    both: Mapping[Condition, tuple[Measurement, Measurement]],
+    series_looks: Mapping[Condition, Look],
+) -> Markup:
+    height, left, right, top, bottom = 230, 46, 18, 12, 34
+    x_ticks, x_style, x_low, x_high = _axis(_reach([x for x, _ in both.values()]), count=5)
+    y_ticks, y_style, y_low, y_high = _axis([*_reach([y for _, y in both.values()]), CHANCE], count=6)
+
+    def x(value: float) -> float:
+        return left + (value - x_low) / (x_high - x_low) * (WIDTH - right - left)
+
+    def y(value: float) -> float:
+        return top + (y_high - value) / (y_high - y_low) * (height - top - bottom)
+
+    floor = height - bottom
+    parts = []
+    for tick in x_ticks:
+        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top}" y2="{floor}"/>')
+        parts.append(write_text(x(tick), floor + 14, write_number(tick, x_style), "tick", "middle"))
+    for tick in y_ticks:
+        parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(write_text(left - 6, y(tick) + 4, write_number(tick, y_style), "tick", "end"))
+    parts.append(
+        f'<line class="floor" x1="{left}" x2="{WIDTH - right}" y1="{y(CHANCE):.1f}" y2="{y(CHANCE):.1f}"/>'
+        + write_text(WIDTH - right, y(CHANCE) - 4, "chance", "level", "end")
+    )
+    parts.append(write_text((left + WIDTH - right) / 2, height - 2, across.metric, "axis", "middle"))
+    for condition, (distance, spotted) in both.items():
+        look = series_looks[condition.series]
+        px, py = x(distance.value or 0.0), y(spotted.value or 0.0)
+        parts.append(f'<g class="{look.colour}"><title>{escape(condition.full_name)}</title>')
+        if spotted.low is not None and spotted.high is not None:
+            ends = f'x1="{px:.1f}" x2="{px:.1f}" y1="{y(spotted.low):.1f}" y2="{y(spotted.high):.1f}"'
+            parts.append(f'<line class="whisker" {ends}/>')
+        if distance.low is not None and distance.high is not None:
+            ends = f'x1="{x(distance.low):.1f}" x2="{x(distance.high):.1f}" y1="{py:.1f}" y2="{py:.1f}"'
+            parts.append(f'<line class="whisker" {ends}/>')
+        parts.append(f"{_marker(look, px, py)}</g>")
+        if condition.shots is not None:
+            parts.append(write_text(px + 6, py - 6, condition.shots, "tick", "start"))
+    told = "; ".join(
+        f"{condition.full_name}: {_told(distance, across.style)}, {_told(spotted, up.style)}"
+        for condition, (distance, spotted) in both.items()
+    )
+    return write_svg(height, f"{up.metric} over {across.metric}. {told}.", parts)
 
 
 def spreads(runs: Sequence[Run]) -> list[Plot]:

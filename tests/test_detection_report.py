@@ -8,14 +8,15 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.detection import gather, judge_trainings, plan_trainings, score
-from reports.detection import answers, is_detection, write_report
+from reports.detection import answers, caught_tables, is_detection, write_report
+from reports.numbers import DASH
 from tests.test_detect_eval import Sharpness, evidence, folder, quiet
 from thead_eval.cli import theval
 from thead_eval.curves import make_curves, read_curves, write_curves
 from thead_eval.detection import SCORES, failures_of, measure_scores, read_scores
 from thead_eval.errors import RunError
 from thead_eval.evidence import Evidence
-from thead_eval.results import read_measurements, write_measurements
+from thead_eval.results import Measurement, read_measurements, write_measurements
 from thead_eval.run import open_run
 from thead_eval.types import Detector
 
@@ -73,6 +74,41 @@ def test_answers_are_one_a_detector_and_protocol(run: Path) -> None:
     told = answers(read_measurements(run))
     assert [text.split(" ", 2)[0] for text in told] == ["<sharp>"] * 3 + ["metadata"] * 3
     assert "(fakes of copy) to" in told[2] and "AUC" in told[0]
+
+
+def judged(detector: str, generator: str, value: float, **labels: str) -> Measurement:
+    """An AUC over clips."""
+    return Measurement(
+        metric="auc",
+        value=value,
+        higher_is_better=True,
+        n_frames=64,
+        n_identities=8,
+        n_failed=0,
+        n_real=32,
+        n_fake=32,
+        labels={"detector": detector, "generator": generator, "protocol": "P1", "unit": "clip"} | labels,
+    )
+
+
+def test_whose_fakes_are_caught_by_whom() -> None:
+    rows = [
+        judged("grain", "all", 0.8),
+        judged("grain", "warp", 0.9),
+        judged("grain", "warp", 0.95, shots="8"),
+        judged("grain", "warp", 0.6, perturbation="jpeg", level="1"),
+        judged("srm", "warp", 0.5),
+        judged("srm", "fom", 0.7, protocol="P3"),
+    ]
+    (table,) = caught_tables(rows)
+    assert table.columns == ("grain", "srm")
+    (p1, seen), (p3, unseen) = table.blocks
+    assert p1.startswith("P1: ") and p3.startswith("P3: ")
+    assert [name for name, _ in seen] == ["warp", "warp, 8 shots"]
+    assert [cell.text for cell in seen[0][1]] == ["0.900", "0.500"]
+    assert [cell.heat for cell in seen[0][1]] == pytest.approx([0.8, 0.0])
+    assert [(name, [cell.text for cell in cells]) for name, cells in unseen] == [("fom", [DASH, "0.700"])]
+    assert caught_tables([row for row in rows if row.labels["detector"] == "grain"]) == []
 
 
 def test_curves_rise_from_nothing_to_everything(run: Path) -> None:

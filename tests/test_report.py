@@ -20,7 +20,7 @@ from reports.differences import Difference, compare
 from reports.leaderboard import of_generators
 from reports.numbers import digits, write_number
 from reports.page import write_report
-from reports.plots import trend_runs, trends
+from reports.plots import fooled, trend_runs, trends
 from reports.runs import open_runs
 from reports.tables import marks
 from thead_eval.cli import theval
@@ -746,3 +746,41 @@ def test_tables_for_papers(tmp_path: Path) -> None:
     assert r"a\textbar{}b\_c \& 50\% \textbackslash{}input\{x\} \textless{}b\textgreater{}" in latex
     assert re.search(r"\\textbf\{0\.7\d\d\} \{\\scriptsize \[", latex)
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == latex.count(r"\toprule") > 2
+
+
+def spotted(generator: str, shots: str, value: float) -> Measurement:
+    """A detector's answer about a generator's fakes."""
+    return Measurement(
+        metric="spot_rate",
+        value=value,
+        low=value - 0.1,
+        high=value + 0.1,
+        higher_is_better=False,
+        n_frames=48,
+        n_identities=12,
+        n_failed=0,
+        labels={"generator": generator, "shots": shots},
+    )
+
+
+@pytest.mark.parametrize(("rising", "rank"), [(True, "rank correlation +1.00"), (False, "rank correlation -1.00")])
+def test_who_is_fooled_stands_beside_the_distance(rising: bool, rank: str, tmp_path: Path) -> None:
+    rows = measurements_of(PEOPLE)
+    distances = sorted((m for m in rows if m.metric == "fd_efflite0"), key=lambda m: m.value or 0.0)
+    rates = np.linspace(0.35, 0.95, len(distances))[:: 1 if rising else -1]
+    rows += [
+        spotted(m.labels["generator"], m.labels["shots"], float(rate)) for m, rate in zip(distances, rates, strict=True)
+    ]
+    found = fooled(open_runs([make_run(tmp_path / "run", rows, record_of())]))
+    assert [(each.distance, each.spotted, each.rank) for each in found] == [
+        ("fd_efflite0", "spot_rate", f"{rank} over 6 rows")
+    ]
+    assert found[0].svg.count('class="marker') == 6 and "chance" in found[0].svg
+    page = write_report([tmp_path / "run"], tmp_path / "report.html").html.read_text(encoding="utf-8")
+    assert "Is what fools them near to real?" in page
+
+
+def test_two_rows_say_nothing_about_rank(tmp_path: Path) -> None:
+    rows = measurements_of(PEOPLE, shots=("1",))
+    rows += [spotted(generator, "1", 0.5) for generator in ("copy", "warp")]
+    assert fooled(open_runs([make_run(tmp_path / "run", rows, record_of())])) == []
