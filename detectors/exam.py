@@ -12,6 +12,7 @@ from torch import Tensor
 from detectors.calibration import Calibration, calibrate, operating_points, platt
 from detectors.samples import Footage, Sample, read_pictures
 from thead_eval.errors import DatasetError
+from thead_eval.evidence import SIDE, Evidence
 from thead_eval.metrics.detection import auc
 from thead_eval.verdicts import OperatingPoint
 
@@ -47,22 +48,31 @@ class Result(NamedTuple):
     score: float  # what chooses: the mean log-loss over generators, after Platt scaling; the lower the better
 
 
+def examined(evidence: Evidence, *, blends: bool) -> Evidence:
+    """What has to be read for an exam on these people."""
+    return evidence if blends else evidence.judged()
+
+
 def prepare_exam(footage: Footage, *, blends: bool, seed: int) -> Exam:
     """The clips of validation people; with `blends`, their real ones also blended with themselves.
 
     These stand for the generators that nobody has fakes of: what is chosen and calibrated knows that there are such.
+    A blend needs landmarks, so whole clips of a dataset are blended where only a part of each is asked about as it is.
 
     Raises:
         DatasetError: there are no real clips, or no fakes.
     """
-    rows = np.arange(len(footage.owner))
-    samples = [Sample(int(row), bool(footage.fake[row]), None) for row in rows]
+    asked = {item.id for item in Evidence(footage.items, SIDE).judged().items}
     clips = [(item.label == "fake", item.generator, item.identity) for item in footage.items]
-    owner = list(footage.owner)
+    samples, owner = [], []
+    for row, item in enumerate(footage.owner):
+        if footage.items[int(item)].id in asked:
+            samples.append(Sample(row, bool(footage.fake[row]), None))
+            owner.append(int(item))
     if blends:
         for row in np.concatenate([np.empty(0, np.int64), *footage.faces_of.values()]):
             samples.append(Sample(int(row), True, seed + int(row)))
-            owner.append(len(footage.items) + footage.owner[row])
+            owner.append(len(footage.items) + int(footage.owner[row]))
         clips += [(True, BLENDED, item.identity) for item in footage.items]
     there = np.unique(owner)  # of a clip without landmarks nothing is blended
     fake = np.array([clips[n][0] for n in there], np.bool_)

@@ -19,7 +19,7 @@ from torch import nn
 
 from detectors.augment import Augmentation
 from detectors.checkpoint import build
-from detectors.exam import Exam, mark, prepare_exam
+from detectors.exam import Exam, examined, mark, prepare_exam
 from detectors.linear import Line
 from detectors.perceptron import Perceptrons
 from detectors.recipe import Recipe
@@ -62,7 +62,7 @@ def fit(
     windows = partial(read_footage, window=kind.window, stride=kind.stride)
     folder = out / "frames"
     validation = windows(
-        evidence.of("val").judged(),
+        examined(evidence.of("val"), blends=recipe.train.blends > 0),
         folder / "val.npy",
         recipe.train.validation_frames,
         tell=partial(read, "to validate on"),

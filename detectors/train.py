@@ -25,7 +25,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from detectors.checkpoint import build, identity_hash, save_detector
-from detectors.exam import Exam, Result, prepare_exam, set_verdicts, sit
+from detectors.exam import Exam, Result, examined, prepare_exam, set_verdicts, sit
 from detectors.recipe import Recipe, TrainConfig
 from detectors.samples import Batch, Footage, read_batch, read_footage
 from thead_eval.errors import ConfigError, DatasetError, RunError, TrainingFailed
@@ -241,7 +241,7 @@ def read_all(
         if not found:
             raise DatasetError(f"the split 'train' holds no {name}; name more with --data or --fakes")
     validation = read_windows(
-        evidence.of("val").judged(),
+        examined(evidence.of("val"), blends=config.blends > 0),
         out / "frames" / "val.npy",
         config.validation_frames,
         tell=partial(read, "to validate on"),

@@ -53,10 +53,7 @@ def write_card(
     stored = read_tensors(checkpoint, "theval")
     parts = [f"# Model card: {checkpoint.name}\n"]
     if about is not None:
-        try:
-            parts.append(about.read_text().strip() + "\n")
-        except OSError as error:
-            raise RunError(f"'{about}' cannot be read ({error.strerror}); check --about") from None
+        parts.append(read_about(about))
     parts.append(_file(checkpoint, stored.tensors, stored.metadata))
     curves = None
     if training is not None:
@@ -71,6 +68,18 @@ def write_card(
         parts.append(_measured(runs))
     out.write_text("\n".join(parts))
     return Card(out, curves)
+
+
+def read_about(path: Path) -> str:
+    """What a person wrote.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        return path.read_text().strip() + "\n"
+    except OSError as error:
+        raise RunError(f"'{path}' cannot be read ({error.strerror}); check --about") from None
 
 
 def _file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
@@ -89,7 +98,7 @@ def _file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     for key, value in sorted(metadata.items()):
         if key not in ("seconds", "steps", "identities"):  # the people are hashes, and many
             rows[key] = _words(value)
-    return "## The file\n\n" + _table(["", ""], [[key, value] for key, value in rows.items()])
+    return "## The file\n\n" + put_table(["", ""], [[key, value] for key, value in rows.items()])
 
 
 def _words(value: str) -> str:
@@ -117,7 +126,7 @@ def _training(folder: Path) -> str:
         ["device", f"{told['device']}, {count_words(told['processes'], 'process', 'processes')}"],
         ["packages", ", ".join(f"{name} {version}" for name, version in packages.items() if version)],
     ]
-    return "## Its training\n\n" + _table(["", ""], rows)
+    return "## Its training\n\n" + put_table(["", ""], rows)
 
 
 def _command(words: Sequence[str]) -> str:
@@ -178,7 +187,7 @@ def _measured(runs: Sequence[Run]) -> str:
         rows.append([condition.full_name, *(_cell(found[condition].get(metric), found, metric) for metric in metrics)])
     known = {name: m for measurements in found.values() for name, m in measurements.items()}
     head = [f"{name} ({direction(known[name].higher_is_better)} is better)" for name in metrics]
-    lines.append(_table(["", *head], rows))
+    lines.append(put_table(["", *head], rows))
     lines += [f"Run `{run.label}`: {_command(run.record.command)}.\n" for run in runs]
     return "\n".join(lines)
 
@@ -194,6 +203,7 @@ def _cell(measurement: Measurement | None, found: Mapping[Condition, Mapping[str
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def put_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines) + "\n"

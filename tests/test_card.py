@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from tests.test_report import PEOPLE, make_run, measurements_of, record_of
 from thead_eval.cli import theval
 from thead_eval.tensors import write_tensors
+from thead_eval.testing import make_dataset
 from thead_eval.weights import sha256_of
 
 
@@ -90,3 +91,34 @@ def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"\x80\x02pickled!")
     ran = card(tmp_path / "x.safetensors", "-o", tmp_path / "card.md")
     assert ran.exit_code != 0 and "is a pickle" in str(ran.exception)
+
+
+def test_a_dataset_has_a_card(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "heads", 3, 60, 64, clips=2, split="train")
+    about = tmp_path / "consent.md"
+    about.write_text("Nobody: these heads are drawn.")
+    ran = card(dataset.path, "-o", tmp_path / "data.md", "--about", about)
+    assert ran.exit_code == 0, ran.output
+    text = (tmp_path / "data.md").read_text()
+    assert text.startswith("# Data card: heads\n\nNobody: these heads are drawn.")
+    for told in (
+        "| real | train | 3 | 6 | 360 | 0.2 |",
+        "| real | test | 0 | 0 | 0 | 0.0 |",
+        "Nobody is in two splits.",
+        "| clips of a person | 2 to 2, median 2 |",
+        "| seconds of a clip | 2.4 to 2.4 s, median 2.4 s |",
+        "25 (6 clips)",
+        "| people with frames enough for shots and 32 targets | 3 for 1, 3 for 8, 0 for 32 |",  # 60 - 32 - 16 = 12
+        "Landmarks were found in every frame.",
+        "Nothing: every source gave a clip.",
+        dataset.sha256,
+    ):
+        assert told in text, told
+
+
+def test_what_a_data_card_is_not_made_of(checkpoint: Path, training: Path, tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "heads", 1, 40, 64)
+    ran = card(dataset.path, "-o", tmp_path / "data.md", "--training", training)
+    assert ran.exit_code == 2 and "belong to a checkpoint, and this is a folder" in ran.output
+    ran = card(tmp_path, "-o", tmp_path / "data.md")
+    assert ran.exit_code == 1 and "is not a prepared dataset" in str(ran.exception)

@@ -166,6 +166,25 @@ def test_a_blended_training_is_validated_on_blends_too(footage: Footage) -> None
     )
 
 
+def test_whole_clips_are_blended_where_a_part_is_asked_about(footage: Footage) -> None:
+    """`theval generate` lays the real frames that a fake reproduces beside it, without landmarks."""
+    whole = next(number for number, item in enumerate(footage.items) if item.label == "real")
+    part = replace(footage.items[whole], id="part", clip="", path="part.mkv")
+    rows = np.flatnonzero(footage.owner == whole)
+    more = Footage(
+        (*footage.items, part),
+        0,
+        np.concatenate([footage.frames, footage.frames[rows]]),
+        np.concatenate([footage.owner, np.full(len(rows), len(footage.items))]),
+        np.concatenate([footage.points, np.full((len(rows), 68, 2), np.nan, np.float32)]),
+    )
+    exam = prepare_exam(more, blends=True, seed=0)
+    own = [sample for sample in exam.samples if more.items[int(more.owner[sample.row])].identity == part.identity]
+    asked = {sample.row for sample in own if sample.blend is None and not sample.fake}
+    assert asked == {len(footage.frames) + n for n in range(len(rows))}
+    assert {sample.row for sample in own if sample.blend is not None} == set(rows.tolist())
+
+
 def test_a_blend_stays_inside_the_face(footage: Footage) -> None:
     row = 0
     frame, points = np.array(footage.frames[row, 0]), footage.points[row]

@@ -226,6 +226,13 @@ class Dataset:
         rows = self._rows(clip_id, ["landmarks", "found"])
         return _landmarks(rows)
 
+    def found_shares(self) -> "pd.Series[float]":
+        """Of each clip, by id, the share of frames with landmarks."""
+        frames = pq.read_table(
+            f"{self.path}/frames.parquet", columns=["clip", "found"], filesystem=_filesystem(self.path)
+        ).to_pandas()
+        return frames.groupby("clip")["found"].mean()
+
     def read(self, clip_id: str, indices: Sequence[int] | None = None) -> tuple[Clip, Landmarks]:
         """Frames and landmarks of a clip: all of them, or those at `indices`, in that order.
 
