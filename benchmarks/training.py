@@ -155,7 +155,7 @@ def detector_task(sizes: Sizes) -> Task:
         (
             contender("bfloat16, channels last", "bf16-mixed"),
             contender("float32, channels last", "32-true"),
-            contender("float32, NCHW, torch's depthwise convolutions", "32-true", plain=True),
+            contender("float32, NCHW, depthwise kernels of torch, learnt", "32-true", plain=True),
         ),
     )
 
@@ -174,7 +174,8 @@ def learn_depthwise_by_torch(network: nn.Module) -> None:
             kind = Conv2dSame if module.same else nn.Conv2d
             other = kind(channels, channels, side, module.stride, module.padding, groups=channels)
             other.load_state_dict(module.state_dict())
-            network.set_submodule(name, other)
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, other)
 
 
 @click.command()

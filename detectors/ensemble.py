@@ -17,7 +17,8 @@ class Ensemble(nn.Module):
 
     stride = 1
     fits_on = "val"  # as the members have learnt the others by heart
-    # Blended real clips are among what it is made of: who knows theval's own fakes best is then not all of it.
+    # Any value above 0 adds blended real clips to validation, so that the line does not trust only those members that
+    # know the generators at hand.
     defaults: ClassVar = {"validation_frames": 6, "blends": 0.5}
 
     def __init__(self, members: Sequence[Mapping[str, Any]] = ()) -> None:  # Any: what `build` needs

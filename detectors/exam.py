@@ -12,7 +12,7 @@ from torch import Tensor
 from detectors.calibration import Calibration, calibrate, operating_points, platt
 from detectors.samples import Footage, Sample, read_pictures
 from thead_eval.errors import DatasetError
-from thead_eval.evidence import SIDE, Evidence
+from thead_eval.evidence import Evidence, judged_items
 from thead_eval.metrics.detection import auc
 from thead_eval.verdicts import OperatingPoint
 
@@ -40,6 +40,15 @@ class Exam:
         return len(np.unique(names[~self.fake])), len(np.unique(names[self.fake]))
 
 
+def warn_of_blends(exam: Exam, blends: bool, say: Callable[[str], None]) -> None:
+    """Where blends were asked for, and nothing could be blended."""
+    if blends and BLENDED not in exam.generators:
+        say(
+            "no real clip of validation people has landmarks, so none is blended: the fakes of known generators alone "
+            "choose and calibrate; name a prepared dataset with --data"
+        )
+
+
 class Result(NamedTuple):
     """What a network came to."""
 
@@ -62,13 +71,13 @@ def prepare_exam(footage: Footage, *, blends: bool, seed: int) -> Exam:
     Raises:
         DatasetError: there are no real clips, or no fakes.
     """
-    asked = {item.id for item in Evidence(footage.items, SIDE).judged().items}
+    asked = {item.id for item in judged_items(footage.items)}
     clips = [(item.label == "fake", item.generator, item.identity) for item in footage.items]
     samples, owner = [], []
-    for row, item in enumerate(footage.owner):
-        if footage.items[int(item)].id in asked:
+    for row, place in enumerate(map(int, footage.owner)):
+        if footage.items[place].id in asked:
             samples.append(Sample(row, bool(footage.fake[row]), None))
-            owner.append(int(item))
+            owner.append(place)
     if blends:
         for row in np.concatenate([np.empty(0, np.int64), *footage.faces_of.values()]):
             samples.append(Sample(int(row), True, seed + int(row)))

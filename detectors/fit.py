@@ -19,7 +19,7 @@ from torch import nn
 
 from detectors.augment import Augmentation
 from detectors.checkpoint import build
-from detectors.exam import Exam, examined, mark, prepare_exam
+from detectors.exam import Exam, examined, mark, prepare_exam, warn_of_blends
 from detectors.linear import Line
 from detectors.perceptron import Perceptrons
 from detectors.recipe import Recipe
@@ -68,6 +68,7 @@ def fit(
         tell=partial(read, "to validate on"),
     )
     exam = prepare_exam(validation, blends=recipe.train.blends > 0, seed=recipe.train.seed)
+    warn_of_blends(exam, recipe.train.blends > 0, say)
     held_out = measure(kind, exam.footage, exam.samples, device, partial(read, "measured, to validate on"))
     if kind.fits_on == "val":
         logits = _fit_across(kind.rule, exam, held_out)

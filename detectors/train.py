@@ -25,7 +25,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from detectors.checkpoint import build, identity_hash, save_detector
-from detectors.exam import Exam, Result, examined, prepare_exam, set_verdicts, sit
+from detectors.exam import Exam, Result, examined, prepare_exam, set_verdicts, sit, warn_of_blends
 from detectors.recipe import Recipe, TrainConfig
 from detectors.samples import Batch, Footage, read_batch, read_footage
 from thead_eval.errors import ConfigError, DatasetError, RunError, TrainingFailed
@@ -157,6 +157,7 @@ def train(
     fabric.barrier()
     footage, exam = read_all(kind, config, evidence, out, read)
     say(_describe_footage(footage, exam))
+    warn_of_blends(exam, config.blends > 0, say)
     wrapped = fabric.setup_module(state.network)
     wrapped.mark_forward_method("learn")
     if leads:

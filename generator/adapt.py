@@ -7,7 +7,8 @@ In the hybrid output a step must not see its own answer: the frame that it makes
 warp are others, so that it learns what it will be asked. With a single frame there is no other: the candidate is the
 frame itself after a random smooth thin-plate warp, and the target stays as it was filmed. That way round the blur and
 the folds of the artificial warp are in what the network is given, never in what it learns to make; and as the base flow
-knows the warp at the 68 points alone, copying does not give the answer.
+knows the warp at the 68 points alone, copying does not give the answer. From so little it learns
+psi' alone, unless asked otherwise.
 """
 
 import copy
@@ -74,7 +75,7 @@ class AdaptConfig:
     # Iterations, not epochs: with more frames an epoch grows, and a network that trains too long forgets how to move.
     steps: int = 40
     batch: int = 2
-    tune: Tune | None = None  # None: all, but psi' alone where a hybrid has a single frame, see `_choose`
+    tune: Tune | None = None  # None: all, but psi' alone where a hybrid has a single frame, see `_choose_tuned`
     lr: float = 5e-5  # of psi' and G'
     d_lr: float = 2e-4  # of w' and D'
     betas: tuple[float, float] = (0.0, 0.999)
@@ -227,7 +228,7 @@ def _fine_tune(
     psi_prime = nn.Parameter(start.clone())
     w = nn.Parameter(e_new.clone())
     G, D = copy.deepcopy(G).requires_grad_(False).train(), copy.deepcopy(D).requires_grad_(True).train()
-    tune = config.tune or _choose(person, network)
+    tune = config.tune or _choose_tuned(person, network)
     tuned: list[Tensor] = [psi_prime, *_tuned_parameters(G, tune)]
     for parameter in tuned:
         parameter.requires_grad_(True)
@@ -341,7 +342,7 @@ def _load_content(names: tuple[str, ...], device: torch.device) -> losses.Conten
     return losses.load_content(names, device)
 
 
-def _choose(person: Person, network: NetworkConfig) -> Tune:
+def _choose_tuned(person: Person, network: NetworkConfig) -> Tune:
     """What is learnt where nobody says.
 
     Undoing an artificial warp is not what a hybrid will be asked: with all of G' learnt from one frame, SSIM of people

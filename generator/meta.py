@@ -57,6 +57,7 @@ from thead_eval.training import (
     restore_optimizer,
     update_average,
 )
+from thead_eval.weights import sha256_of
 
 # Settings that may change between two sittings of one training: they do not change the steps that are made.
 FREE = ("steps", "log_every", "save_every", "validate_every", "probe_from", "swap_floor", "workers")
@@ -112,6 +113,7 @@ class State:
     seconds: float = 0.0  # in all sittings
     best: float = math.inf
     best_step: int = 0
+    init: str = ""  # JSON: sha256 and steps of the checkpoint that it started from; '' of random weights
 
     def networks(self) -> dict[str, nn.Module]:
         """By the names that they have in a checkpoint."""
@@ -266,7 +268,8 @@ def save_best(path: Path, state: State, recipe: Recipe, dataset: Dataset) -> Non
 
 
 def _metadata(state: State, recipe: Recipe, dataset: Dataset) -> dict[str, str]:
-    return {
+    init = {"init": state.init} if state.init else {}
+    return init | {
         "recipe": recipe.name,
         "steps": str(state.step),
         "seconds": f"{state.seconds:.1f}",
@@ -305,6 +308,7 @@ def load_state(path: Path, state: State, recipe: Recipe, dataset: Dataset) -> No
     state.step = int(saved.metadata["steps"])
     state.seconds = float(saved.metadata["seconds"])
     state.best, state.best_step = float(saved.metadata["best"]), int(saved.metadata["best_step"])
+    state.init = saved.metadata.get("init", "")
 
 
 # The training.
@@ -465,6 +469,7 @@ def load_networks(path: Path, state: State) -> None:
     if saved.part("D"):
         saved.restore("D", state.D)
     state.average.load_state_dict(state.EG.state_dict())
+    state.init = json.dumps({"sha256": sha256_of(path), "steps": int(saved.metadata.get("steps", "0"))})
 
 
 def describe(recipe: Recipe, dataset: Dataset, fabric: Fabric) -> dict[str, Any]:  # Any: JSON

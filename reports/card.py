@@ -48,7 +48,7 @@ def write_card(
 
     Raises:
         CheckpointError: the checkpoint is missing or damaged.
-        RunError: `training` holds no training, or `about` cannot be read.
+        RunError: `training` holds no training, `about` cannot be read, or `out` not written.
     """
     stored = read_tensors(checkpoint, "theval")
     parts = [f"# Model card: {checkpoint.name}\n"]
@@ -66,7 +66,7 @@ def write_card(
             curves = None
     if runs:
         parts.append(_measured(runs))
-    out.write_text("\n".join(parts))
+    write_markdown(out, parts)
     return Card(out, curves)
 
 
@@ -80,6 +80,18 @@ def read_about(path: Path) -> str:
         return path.read_text().strip() + "\n"
     except OSError as error:
         raise RunError(f"'{path}' cannot be read ({error.strerror}); check --about") from None
+
+
+def write_markdown(out: Path, parts: Sequence[str]) -> None:
+    """A card, whose sections these are.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        out.write_text("\n".join(parts))
+    except OSError as error:
+        raise RunError(f"'{out}' cannot be written ({error.strerror}); name another file with -o") from error
 
 
 def _file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -8,27 +8,27 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports.card import put_table, read_about
+from reports.card import put_table, read_about, write_markdown
 from reports.numbers import count_words
 from thead_eval.data import TARGET_FRAMES, Dataset, plan_few_shot_sets
 from thead_eval.errors import DatasetError
+from thead_eval.sources import SPLITS
 
 SHOTS = (1, 8, 32)
-SPLITS = ("train", "val", "test")
 
 
 def write_data_card(dataset: Dataset, out: Path, *, about: Path | None = None) -> Path:
     """Write the card of a prepared dataset.
 
     Raises:
-        RunError: `about` cannot be read.
+        RunError: `about` cannot be read, or `out` not written.
     """
     clips = dataset.clips
-    parts = [f"# Data card: {Path(dataset.path).name}\n"]
+    parts = [f"# Data card: {Path(dataset.path).resolve().name}\n"]
     if about is not None:
         parts.append(read_about(about))
     parts += [_contents(clips), _clips(dataset), _faces(dataset), _rejected(dataset), _made(dataset)]
-    out.write_text("\n".join(parts))
+    write_markdown(out, parts)
     return out
 
 
@@ -38,19 +38,30 @@ def _contents(clips: pd.DataFrame) -> str:
         for split in [*SPLITS, "all"]:
             own = labelled if split == "all" else labelled[labelled["split"] == split]
             seconds = (own["frames"] / own["fps"]).sum()
-            counts = own["identity"].nunique(), len(own), int(own["frames"].sum())
+            counts = _named(own)["identity"].nunique(), len(own), int(own["frames"].sum())
             rows.append([str(label), split, *(f"{count:,}" for count in counts), f"{seconds / 60:.1f}"])
     table = put_table(["", "split", "people", "clips", "frames", "minutes"], rows)
-    parted = clips.groupby("identity")["split"].nunique().max()
-    apart = "Nobody is in two splits." if parted == 1 else "**Some people are in two splits.**"
-    return f"## What is in it\n\n{table}\n{apart}\n"
+    named = _named(clips)
+    parted = named.groupby("identity")["split"].nunique().max()
+    told = "Nobody is in two splits." if parted == 1 else "**Some people are in two splits.**"
+    if unnamed := len(clips) - len(named):
+        told += (
+            f" {count_words(unnamed, 'clip')} of a second person in a recording: who that is, and where else, nobody"
+        )
+        told += " knows."
+    return f"## What is in it\n\n{table}\n{told}\n"
+
+
+def _named(clips: pd.DataFrame) -> pd.DataFrame:
+    """Without second people of a recording, NAME~2, who may be anyone."""
+    return clips[~clips["identity"].str.contains("~", regex=False)]
 
 
 def _clips(dataset: Dataset) -> str:
     clips, size = dataset.clips, dataset.info.size
     seconds, sides = clips["frames"] / clips["fps"], clips["crop_box"].map(lambda box: box[2] - box[0])
     rates = clips["fps"].round(2).value_counts()
-    per_person = clips.groupby("identity").size()
+    per_person = _named(clips).groupby("identity").size()
     enough = ", ".join(f"{_count_sets(dataset, shots)} for {shots}" for shots in SHOTS)
     rows = [
         ["clips of a person", _spread(per_person, "")],
@@ -67,13 +78,17 @@ def _count_sets(dataset: Dataset, shots: int) -> int:
     """People whom `theval score` could judge at so many shots."""
     try:
         return len(plan_few_shot_sets(dataset, "all", shots, 0)[0])
-    except DatasetError:  # nobody
+    except DatasetError as error:
+        if "no identity of split" not in str(error):  # else: nobody
+            raise
         return 0
 
 
 def _spread(values: pd.Series, unit: str) -> str:
-    low, middle, high = values.min(), values.median(), values.max()
-    return f"{low:.3g} to {high:.3g}{unit}, median {middle:.3g}{unit}"
+    low, middle, high = (
+        f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in (values.min(), values.median(), values.max())
+    )
+    return f"{low} to {high}{unit}, median {middle}{unit}"
 
 
 def _faces(dataset: Dataset) -> str:

@@ -243,11 +243,14 @@ def _cells(found: dict[str, Measurement], metrics: Sequence[str]) -> tuple[Cell,
 
 def caught_tables(rows: Sequence[Measurement]) -> list[Table]:
     """Whose fakes are caught by whom: AUC, generators and shots down, detectors across."""
-    own = [m for m in rows if m.metric == "auc" and m.labels["unit"] == "clip" and m.labels["generator"] != ALL]
     own = [
         m
-        for m in own
-        if not m.labels.keys() & {"perturbation", "known_fakes", "reals"} and not m.labels.get("held_out")
+        for m in rows
+        if m.metric == "auc"
+        and m.labels["unit"] == "clip"
+        and m.labels["generator"] != ALL
+        and not m.labels.get("held_out")
+        and not m.labels.keys() & {"perturbation", "known_fakes", "reals"}
     ]
     detectors = list(dict.fromkeys(m.labels["detector"] for m in own))
     if len(detectors) < 2:
@@ -263,7 +266,10 @@ def caught_tables(rows: Sequence[Measurement]) -> list[Table]:
         )
         for protocol, kinds in blocks.items()
     )
-    lead = "AUC over clips, each generator's fakes beside the same reals; the fuller a cell, the further from a coin."
+    lead = (
+        "AUC over clips: each generator's fakes beside the reals of its protocol. Detectors that learnt from other "
+        "people are judged on other people. The fuller a cell, the further above a coin."
+    )
     return [Table("Whose fakes are caught by whom", lead, "fakes of", tuple(detectors), made)]
 
 

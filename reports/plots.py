@@ -4,14 +4,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.ticker import MaxNLocator
-from scipy.stats import spearmanr
 
 from reports.numbers import Digits, count_words, digits, write_interval, write_number
 from reports.runs import Condition, Run, by_condition, calibrations, same_data, shots_order, shots_words
-from reports.tables import Column, calibration_band, columns_of
+from reports.tables import Column, calibration_band, columns_of, family_of
 from thead_eval import spotting
 from thead_eval.results import USER, Measurement
 
@@ -146,35 +144,34 @@ def by_start(runs: Sequence[Run]) -> list[Run]:
 
 @dataclass(frozen=True)
 class Fooled:
-    """A set distance beside how often the fake is spotted, a point a generator and number of shots."""
+    """A set distance beside how often the fake is spotted, a point a generator and number of shots of one run."""
 
     distance: str
     spotted: str
+    run: str  # "" where there is one alone
     svg: Markup
-    rank: str  # how alike both order the conditions
 
 
 def fooled(runs: Sequence[Run]) -> list[Fooled]:
-    """Does what fools the detector, or people, fool the Frechet distance? Where three or more conditions have both."""
-    conditions, columns, series_looks = by_condition(runs), columns_of(runs), looks(runs)
-    distances = [name for name in columns if name.startswith(("fid", "fd_", "kid", "cmmd"))]
+    """Does what fools the detector, or people, fool a set distance? Run by run: each may have another detector.
+
+    No correlation is told: rows of one generator at several shots, on the same people, are not so many answers.
+    """
+    columns, series_looks = columns_of(runs), looks(runs)
+    distances = [name for name in columns if family_of(name).key == "set"]
     made = []
-    for spotted in (name for name in (spotting.METRIC, USER) if name in columns):
-        for distance in distances:
-            both = {
-                condition: (measured[distance], measured[spotted])
-                for condition, measured in conditions.items()
-                if all(name in measured and measured[name].value is not None for name in (distance, spotted))
-            }
-            if len(both) < 3:
-                continue
-            pairs = np.array([(x.merit, y.merit) for x, y in both.values()])
-            if (pairs == pairs[0]).all(axis=0).any():
-                rank = "one of them is the same for all"
-            else:
-                rank = f"rank correlation {spearmanr(*pairs.T).statistic:+.2f} over {count_words(len(both), 'row')}"
-            svg = _beside(columns[distance], columns[spotted], both, series_looks)
-            made.append(Fooled(distance, spotted, svg, rank))
+    for run in runs:
+        conditions = by_condition([run])
+        for spotted in (name for name in (spotting.METRIC, USER) if name in columns):
+            for distance in distances:
+                both = {
+                    condition: (measured[distance], measured[spotted])
+                    for condition, measured in conditions.items()
+                    if all(name in measured and measured[name].value is not None for name in (distance, spotted))
+                }
+                if len(both) > 2:
+                    svg = _beside(columns[distance], columns[spotted], both, series_looks)
+                    made.append(Fooled(distance, spotted, f"{run.key} {run.label}" if run.key else "", svg))
     return made
 
 

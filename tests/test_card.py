@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from reports.datacard import write_data_card
 from tests.test_report import PEOPLE, make_run, measurements_of, record_of
 from thead_eval.cli import theval
 from thead_eval.tensors import write_tensors
@@ -121,4 +122,15 @@ def test_what_a_data_card_is_not_made_of(checkpoint: Path, training: Path, tmp_p
     ran = card(dataset.path, "-o", tmp_path / "data.md", "--training", training)
     assert ran.exit_code == 2 and "belong to a checkpoint, and this is a folder" in ran.output
     ran = card(tmp_path, "-o", tmp_path / "data.md")
-    assert ran.exit_code == 1 and "is not a prepared dataset" in str(ran.exception)
+    assert ran.exit_code == 2 and "holds no dataset.json; name a prepared dataset, or a checkpoint" in ran.output
+    ran = card(dataset.path, "-o", tmp_path / "nowhere" / "data.md")
+    assert ran.exit_code == 1 and "cannot be written (No such file or directory)" in str(ran.exception)
+
+
+def test_second_people_of_a_recording_are_not_counted_as_known(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "heads", 2, 40, 64)
+    dataset.clips.loc[1, "identity"] = "head0000~2"
+    dataset.clips["crop_box"] = [(0.0, 0.0, 1080.0, 1080.0)] * 2
+    text = write_data_card(dataset, tmp_path / "data.md").read_text()
+    assert "| real | test | 1 | 2 | 80 | 0.1 |" in text and "1 clip of a second person in a recording" in text
+    assert "1,080 to 1,080 px, median 1,080 px" in text

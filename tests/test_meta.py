@@ -1,5 +1,6 @@
 """Meta-learning: whose weights a step moves, that a stopped run is the run that would have been, and what stops one."""
 
+import json
 import math
 import os
 import signal
@@ -15,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from generator import losses
+from generator import checkpoint, losses
 from generator.exam import (
     Exam,
     Probes,
@@ -46,6 +47,7 @@ from thead_eval.data import Dataset, DatasetInfo, PreparedClip, encode_jpeg, ope
 from thead_eval.errors import ConfigError, RunError, TrainingFailed
 from thead_eval.synthetic import head_clip
 from thead_eval.training import Status, open_fabric
+from thead_eval.weights import sha256_of
 
 NETWORK = NetworkConfig(
     size=32,
@@ -297,6 +299,11 @@ def test_networks_of_a_checkpoint_are_a_start(dataset: Dataset, tmp_path: Path) 
     load_networks(tmp_path / "best.safetensors", state)
     assert same(weights_of(state.EG), weights_of(given.average)) and same(weights_of(state.D), weights_of(given.D))
     assert same(weights_of(state.average), weights_of(given.average))
+    state.step = 7
+    save_best(tmp_path / "second.safetensors", state, RECIPE, dataset)
+    started = json.loads(checkpoint.load(tmp_path / "second.safetensors").metadata["init"])
+    assert started == {"sha256": sha256_of(tmp_path / "best.safetensors"), "steps": 0}
+    assert "init" not in checkpoint.load(tmp_path / "best.safetensors").metadata
 
 
 def test_nan_stops_a_run(dataset: Dataset, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from benchmarks import training
 from benchmarks.speed import TASKS, command
 
 
@@ -31,3 +32,11 @@ def test_what_cannot_run_here_is_listed_with_the_reason(weights_folder: Path, tm
 def test_every_task_has_a_line_of_help() -> None:
     output = CliRunner().invoke(command, ["--help"]).output
     assert all(name in output for name in TASKS)
+
+
+def test_a_step_of_training_is_timed_in_three_ways(tmp_path: Path) -> None:
+    result = CliRunner().invoke(training.command, ["--quick", "--json", str(tmp_path / "training.json")])
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "training.json").read_text())["rows"]
+    assert [row["contender"].partition(", ")[0] for row in rows] == ["bfloat16", "float32", "float32"] * 2
+    assert all(row["per_second"] > 0 for row in rows)

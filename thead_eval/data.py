@@ -231,7 +231,8 @@ class Dataset:
         frames = pq.read_table(
             f"{self.path}/frames.parquet", columns=["clip", "found"], filesystem=_filesystem(self.path)
         ).to_pandas()
-        return frames.groupby("clip")["found"].mean()
+        shares: pd.Series[float] = frames.groupby("clip")["found"].mean()
+        return shares
 
     def read(self, clip_id: str, indices: Sequence[int] | None = None) -> tuple[Clip, Landmarks]:
         """Frames and landmarks of a clip: all of them, or those at `indices`, in that order.

@@ -93,12 +93,7 @@ class Evidence:
         They are as many frames as a fake's, coded alike, of the same moments. Whole clips of a dataset are there to be
         learnt from; they are judged only beside fakes of which the real frames are missing, and nobody twice.
         """
-        partners = {(item.identity, item.source) for item in self.items if item.label == "real" and not item.clip}
-        fakes = [item for item in self.items if item.label == "fake"]
-        needed = not partners or any((item.identity, item.source) not in partners for item in fakes)
-        whole = [item for item in self.items if item.label == "real" and item.clip]
-        cut = {item.id for item in whole if not needed or (item.identity, item.source) in partners}
-        return Evidence(tuple(item for item in self.items if item.id not in cut), self.size)
+        return Evidence(judged_items(self.items), self.size)
 
     def frames(self, item: Item, count: int) -> Clip:
         """At most `count` frames, spread over the whole clip: see `spread` and `read`."""
@@ -127,6 +122,16 @@ class Evidence:
             return None
         landmarks = open_dataset_once(item.path).landmarks(item.clip).take([item.first + index for index in indices])
         return Landmarks((landmarks.points + 0.5) * (SIDE / item.size) - 0.5, landmarks.found)
+
+
+def judged_items(items: Sequence[Item]) -> tuple[Item, ...]:
+    """See `Evidence.judged`."""
+    partners = {(item.identity, item.source) for item in items if item.label == "real" and not item.clip}
+    fakes = [item for item in items if item.label == "fake"]
+    needed = not partners or any((item.identity, item.source) not in partners for item in fakes)
+    whole = [item for item in items if item.label == "real" and item.clip]
+    cut = {item.id for item in whole if not needed or (item.identity, item.source) in partners}
+    return tuple(item for item in items if item.id not in cut)
 
 
 _OPEN: dict[str, Dataset] = {}

@@ -36,6 +36,10 @@ def command(subject: Path, out: Path, training: Path | None, runs: tuple[Path, .
     from thead_eval.data import open_dataset
 
     if subject.is_dir():
+        if not (subject / "dataset.json").exists():
+            raise click.UsageError(
+                f"'{subject}' holds no dataset.json; name a prepared dataset, or a checkpoint such as best.safetensors"
+            )
         if training or runs:
             raise click.UsageError("--training and --run belong to a checkpoint, and this is a folder")
         click.echo(str(write_data_card(open_dataset(subject), out, about=about)))
