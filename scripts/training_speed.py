@@ -1,10 +1,11 @@
 """How many samples a second training learns, beside the same networks as torch has them: float32, NCHW.
 
-    python -m benchmarks.training
-    python -m benchmarks.training --json training.json
+    python scripts/training_speed.py
+    python scripts/training_speed.py --json training.json
 
 A turn is one update of a batch that lies ready: what the processor computes, not what the disk reads. The generator's
-is a whole step, E and G, then D and W. Contenders take turns, as in benchmarks/speed.py.
+is a whole step, E and G, then D and W. Contenders take turns, as in benchmarks/speed.py; this is a script, as benchmarks
+may import neither generator nor detectors.
 """
 
 import json
@@ -186,8 +187,8 @@ def command(quick: bool, json_path: Path | None) -> None:
 
     \b
     Examples:
-      python -m benchmarks.training
-      OMP_NUM_THREADS=1 python -m benchmarks.training --json training.json
+      python scripts/training_speed.py
+      OMP_NUM_THREADS=1 python scripts/training_speed.py --json training.json
     """
     from rich.console import Console
     from rich.progress import Progress
