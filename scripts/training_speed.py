@@ -4,8 +4,8 @@
     python scripts/training_speed.py --json training.json
 
 A turn is one update of a batch that lies ready: what the processor computes, not what the disk reads. The generator's
-is a whole step, E and G, then D and W. Contenders take turns, as in benchmarks/speed.py; this is a script, as benchmarks
-may import neither generator nor detectors.
+is a whole step, E and G, then D and W. Contenders take turns, as in benchmarks/speed.py; this is a script, as
+benchmarks may import neither generator nor detectors.
 """
 
 import json
