@@ -180,9 +180,10 @@ def learn_depthwise_by_torch(network: nn.Module) -> None:
 
 
 @click.command()
+@click.option("--only", type=click.Choice(["generator", "detector"]), help="One of the two.")
 @click.option("--quick", is_flag=True, help="Small networks, one turn: shows that all of it runs, not how fast.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here too.")
-def command(quick: bool, json_path: Path | None) -> None:
+def command(only: str | None, quick: bool, json_path: Path | None) -> None:
     """Time a step of training beside the same networks in float32 and NCHW.
 
     \b
@@ -200,7 +201,8 @@ def command(quick: bool, json_path: Path | None) -> None:
         tempfile.TemporaryDirectory() as folder,
         Progress(console=Console(file=sys.stderr), transient=True) as progress,
     ):
-        tasks = [generator_task(Path(folder), sizes), detector_task(sizes)]
+        tasks = [] if only == "detector" else [generator_task(Path(folder), sizes)]
+        tasks += [] if only == "generator" else [detector_task(sizes)]
         bar = progress.add_task("training", total=len(tasks))
         for task in tasks:
             progress.update(bar, description=task.name)
