@@ -430,6 +430,16 @@ def print_table(rows: list[Row], about: dict[str, Any]) -> None:  # Any: JSON
         console.print(f"Not run: {task}: {reason}", markup=False)
 
 
+def tell(rows: list[Row], about: dict[str, Any], quick: bool, json_path: Path | None) -> None:  # Any: JSON
+    """The table, and where it was asked for the same as JSON."""
+    print_table(rows, about)
+    if quick:
+        click.echo("--quick: these numbers say nothing about speed.")
+    if json_path is not None:
+        content = {"schema": 1, "quick": quick, "machine": about, "rows": [asdict(row) for row in rows]}
+        json_path.write_text(json.dumps(content, indent=1) + "\n")
+
+
 @click.command()
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here too.")
 @click.option("--quick", is_flag=True, help="Tiny sizes, once each: shows that all of it runs, not how fast.")
@@ -458,12 +468,7 @@ def command(json_path: Path | None, quick: bool, only: tuple[str, ...]) -> None:
             progress.update(bar, description=name)
             rows.extend(measure(TASKS[name](sizes)))
             progress.advance(bar)
-    print_table(rows, about)
-    if quick:
-        click.echo("--quick: these numbers say nothing about speed.")
-    if json_path is not None:
-        content = {"schema": 1, "quick": quick, "machine": about, "rows": [asdict(row) for row in rows]}
-        json_path.write_text(json.dumps(content, indent=1) + "\n")
+    tell(rows, about, quick, json_path)
 
 
 if __name__ == "__main__":

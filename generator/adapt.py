@@ -7,8 +7,8 @@ In the hybrid output a step must not see its own answer: the frame that it makes
 warp are others, so that it learns what it will be asked. With a single frame there is no other: the candidate is the
 frame itself after a random smooth thin-plate warp, and the target stays as it was filmed. That way round the blur and
 the folds of the artificial warp are in what the network is given, never in what it learns to make; and as the base flow
-knows the warp at the 68 points alone, copying does not give the answer. From so little it learns
-psi' alone, unless asked otherwise.
+knows the warp at the 68 points alone, copying does not give the answer. From so little it learns psi'
+alone, unless asked otherwise.
 """
 
 import copy

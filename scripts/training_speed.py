@@ -8,12 +8,11 @@ is a whole step, E and G, then D and W. Contenders take turns, as in benchmarks/
 benchmarks may import neither generator nor detectors.
 """
 
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 import detectors.train
 import generator.meta
-from benchmarks.speed import Contender, Row, Task, machine, measure, print_table
+from benchmarks.speed import Contender, Row, Task, machine, measure, tell
 from detectors.depthwise import Depthwise
 from detectors.recipe import read_recipe as read_detector_recipe
 from detectors.samples import Batch as Windows
@@ -208,12 +207,7 @@ def command(only: str | None, quick: bool, json_path: Path | None) -> None:
             progress.update(bar, description=task.name)
             rows += measure(task)
             progress.advance(bar)
-    print_table(rows, about)
-    if quick:
-        click.echo("--quick: these numbers say nothing about speed.")
-    if json_path is not None:
-        content = {"schema": 1, "quick": quick, "machine": about, "rows": [asdict(row) for row in rows]}
-        json_path.write_text(json.dumps(content, indent=1) + "\n")
+    tell(rows, about, quick, json_path)
 
 
 if __name__ == "__main__":
