@@ -164,43 +164,51 @@ def update(
     meta, config = recipe.meta, recipe.network
     x, y = to_network(batch.x), to_network(batch.y)
     adversarial = state.step >= meta.d_start
-    grown = min(1.0, (state.step - meta.d_start + 1) / meta.d_ramp) if meta.d_ramp else 1.0
+    grown = min(1.0, (state.step - meta.joined + 1) / meta.d_ramp) if meta.d_ramp else 1.0
 
     # E and G.
-    e_hat, output = nets.EG(batch)
-    with fabric.autocast():
-        draw = np.random.default_rng([meta.seed, 3, state.step])
-        seen = losses.draw_square(draw, meta.content_crop, config.output_size)
-        parts = {"content": meta.content * content(output.frame, x, batch.points, seen)}
-    parts["l1"] = meta.l1 * (output.frame - x).abs().mean()
-    if output.masks is not None and output.flow is not None:
-        with fabric.autocast():
-            painted = content.of_frames(F.avg_pool2d(output.rgb, 2), F.avg_pool2d(x, 2), seen and seen.halved())
-        parts["rgb"] = meta.rgb * ((output.rgb - x).abs().mean() + painted)
-        parts["mask"] = meta.mask * output.masks[:, -1].mean()
-        parts["flow"] = meta.flow * (output.flow.diff(dim=-1).abs().mean() + output.flow.diff(dim=-2).abs().mean())
+    learns = state.step >= meta.g_start
+    with torch.set_grad_enabled(learns):
+        e_hat, output = nets.EG(batch)
     if adversarial:
         real, fake = view(x, y, config, corners), view(output.frame, y, config, corners)
-        state.D.requires_grad_(False)
-        w = state.W(batch.clips).detach()  # [B, N]
+    told: dict[str, float] = {}
+    if learns:
         with fabric.autocast():
-            r_fake, fake_features = state.D(fake.x, fake.y, w)
-            with torch.no_grad():
-                _, real_features = state.D(real.x, real.y, w)
-        parts["adversarial"] = grown * meta.adversarial * losses.adversarial_loss(r_fake)
-        parts["feature_matching"] = (
-            grown * meta.feature_matching * losses.feature_matching_loss(fake_features, real_features)
-        )
-        parts["match"] = grown * meta.match * losses.match_loss(e_hat, w)
-        state.D.requires_grad_(True)
-    told = _finite(parts, state.step)
-    state.optimizer.zero_grad()
-    fabric.backward(torch.stack(list(parts.values())).sum())
-    state.optimizer.step()
+            draw = np.random.default_rng([meta.seed, 3, state.step])
+            seen = losses.draw_square(draw, meta.content_crop, config.output_size)
+            parts = {"content": meta.content * content(output.frame, x, batch.points, seen)}
+        parts["l1"] = meta.l1 * (output.frame - x).abs().mean()
+        if output.masks is not None and output.flow is not None:
+            with fabric.autocast():
+                painted = content.of_frames(F.avg_pool2d(output.rgb, 2), F.avg_pool2d(x, 2), seen and seen.halved())
+            parts["rgb"] = meta.rgb * ((output.rgb - x).abs().mean() + painted)
+            parts["mask"] = meta.mask * output.masks[:, -1].mean()
+            parts["flow"] = meta.flow * (output.flow.diff(dim=-1).abs().mean() + output.flow.diff(dim=-2).abs().mean())
+        if adversarial:
+            state.D.requires_grad_(False)
+            w = state.W(batch.clips).detach()  # [B, N]
+            with fabric.autocast():
+                r_fake, fake_features = state.D(fake.x, fake.y, w)
+                with torch.no_grad():
+                    _, real_features = state.D(real.x, real.y, w)
+            parts["adversarial"] = grown * meta.adversarial * losses.adversarial_loss(r_fake)
+            parts["feature_matching"] = (
+                grown * meta.feature_matching * losses.feature_matching_loss(fake_features, real_features)
+            )
+            parts["match"] = grown * meta.match * losses.match_loss(e_hat, w)
+            state.D.requires_grad_(True)
+        told |= _finite(parts, state.step)
+        state.optimizer.zero_grad()
+        fabric.backward(torch.stack(list(parts.values())).sum())
+        state.optimizer.step()
 
     # D and W.
     if adversarial:
         both = torch.cat([real.x, fake.x.detach()]), torch.cat([real.y, real.y])  # [2B, 3, S, S]
+        if not learns:
+            # Nothing else would bring the two together, and a new person's w' starts at e_NEW.
+            _set_rows(state.W, batch.clips, e_hat, fabric)
         for _ in range(meta.d_steps):
             r, _ = nets.D(*both, state.W(batch.clips).repeat(2, 1))
             r_real, r_fake = r.chunk(2)
@@ -209,12 +217,14 @@ def update(
             state.d_optimizer.zero_grad()
             state.w_optimizer.zero_grad()
             fabric.backward(loss)
-            _share_rows(state.W, fabric)
             state.d_optimizer.step()
-            state.w_optimizer.step()  # type: ignore[no-untyped-call]
+            if learns:
+                _share_rows(state.W, fabric)
+                state.w_optimizer.step()  # type: ignore[no-untyped-call]
 
     state.step += 1
-    update_average(state.average, state.EG, meta.ema, state.step)
+    if learns:
+        update_average(state.average, state.EG, meta.ema, state.step - meta.g_start)
     return told
 
 
@@ -249,6 +259,14 @@ def _share_rows(W: nn.Embedding, fabric: Fabric) -> None:
     W.weight.grad = torch.sparse_coo_tensor(
         rows.flatten()[None], values.flatten(0, 1) / fabric.world_size, W.weight.shape
     )
+
+
+@torch.no_grad()
+def _set_rows(W: nn.Embedding, clips: Tensor, e_hat: Tensor, fabric: Fabric) -> None:
+    """w_i becomes e_hat_i, in every process for the clips of all of them."""
+    if fabric.world_size > 1:
+        clips, e_hat = gather(clips, fabric).flatten(), gather(e_hat, fabric).flatten(0, 1)
+    W.weight[clips] = e_hat.float()
 
 
 # Checkpoints.
@@ -404,7 +422,7 @@ def train(
             if log:
                 means = {f"loss/{name}": total / counted for name, total in sums.items()}
                 journal.write(state.step, means | {"seconds": state.seconds})
-                if state.step <= 5 * meta.log_every or state.step - meta.d_start in range(5 * meta.log_every):
+                if state.step <= 5 * meta.log_every or state.step - meta.joined in range(5 * meta.log_every):
                     say(f"step {state.step}: {_shares(means)}")
                 sums, counted = {}, 0
             if validate and stop <= 0:
@@ -417,7 +435,7 @@ def train(
                 say(f"step {state.step}: score {result:.4f} (below 1 beats {CONTROL}); " + _beside(values, control))
                 if state.step >= meta.probe_from:
                     check_health(probes, recipe, state.step)
-                if result < state.best:
+                if result < state.best or state.step <= meta.g_start:
                     state.best, state.best_step = result, state.step
                     save_best(out / "best.safetensors", state, recipe, dataset)
             if save or validate:
@@ -523,7 +541,7 @@ class Plan(NamedTuple):
 
 def plan(recipe: Recipe, dataset: Dataset, fabric: Fabric, hours: float | None = None) -> Plan:
     """Make three steps with all losses, time the last two, and keep nothing."""
-    meta, device = replace(recipe.meta, d_start=0, d_ramp=0), fabric.device
+    meta, device = replace(recipe.meta, d_start=0, d_ramp=0, g_start=0), fabric.device
     recipe = replace(recipe, meta=meta)
     footage = read_footage(dataset, "train")
     state = new_state(recipe, len(footage.clips), device)

@@ -34,6 +34,7 @@ class MetaConfig:
     eps: float = 1e-5
     d_steps: int = 2  # updates of D for one of E and G
     d_start: int = 0  # content alone before this step
+    g_start: int = 0  # D alone before this step, beside E and G as they start, with w_i = e_hat: of use with --init
     d_ramp: int = 0  # steps in which adversarial, feature_matching and match grow to their weights
     ema: float = 0.999  # of the weights of E and G that validation and users see
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
@@ -72,10 +73,19 @@ class MetaConfig:
             raise ConfigError(f"meta shots are {fewest} to {most}; choose two numbers from 1, the smaller first")
         if self.precision not in ("32-true", "bf16-mixed"):
             raise ConfigError(f"meta precision '{self.precision}' is not known; choose '32-true' or 'bf16-mixed'")
+        if self.d_start and self.g_start:
+            raise ConfigError(
+                f"meta d_start {self.d_start} and g_start {self.g_start} leave nothing to learn at first; one must be 0"
+            )
         if not self.validation_shots or min(self.validation_shots) < 1:
             raise ConfigError("meta validation_shots must be numbers from 1, such as [1, 8]")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"meta ema is {self.ema}; it must be from 0 to below 1")
+
+    @property
+    def joined(self) -> int:
+        """The first step at which G learns from D."""
+        return max(self.d_start, self.g_start)
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,23 @@ benchmarks may import neither generator nor detectors.
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import click
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from timm.layers.conv2d_same import Conv2dSame
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import detectors.train
 import generator.meta
+import generator.networks
 from benchmarks.speed import Contender, Row, Task, machine, measure, tell
 from detectors.depthwise import Depthwise
 from detectors.recipe import read_recipe as read_detector_recipe
@@ -72,9 +75,25 @@ class Plain(TorchFunctionMode):
 
 @contextmanager
 def layout(plain: bool) -> Iterator[None]:
-    """Memory as torch lays it out, or as theval does."""
-    with torch.inference_mode(False), Plain() if plain else nullcontext():  # `measure` is in inference mode
+    """Memory and operations as torch has them, or as theval does."""
+    with torch.inference_mode(False), ExitStack() as stack:  # `measure` is in inference mode
+        if plain:
+            stack.enter_context(Plain())
+            stack.enter_context(patch.object(generator.networks, "instance_norm", instance_norm_by_torch))
+            stack.enter_context(patch.object(generator.networks, "_enlarge", enlarge_by_torch))
         yield
+
+
+def instance_norm_by_torch(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """What `generator.networks.instance_norm` does."""
+    normal = F.instance_norm(x, eps=generator.networks.EPS)
+    return normal * weight[:, :, None, None] + bias[:, :, None, None]
+
+
+def enlarge_by_torch(x: Tensor, side: int) -> Tensor:
+    """What `generator.networks._enlarge` does."""
+    flat = x.reshape(-1, 1, *x.shape[-2:])
+    return F.interpolate(flat, size=(side, side), mode="bilinear").view(*x.shape[:-2], side, side)
 
 
 def generator_task(folder: Path, sizes: Sizes) -> Task:
@@ -113,7 +132,7 @@ def generator_task(folder: Path, sizes: Sizes) -> Task:
         (
             contender("bfloat16, channels last", "bf16-mixed"),
             contender("float32, channels last", "32-true"),
-            contender("float32, NCHW", "32-true", plain=True),
+            contender("float32, NCHW, normalised and enlarged by torch", "32-true", plain=True),
         ),
     )
 

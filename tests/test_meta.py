@@ -159,6 +159,32 @@ def test_the_discriminator_waits_for_its_start(dataset: Dataset, content: losses
     assert not same(D, weights_of(state.D)) and not same(W, weights_of(state.W))
 
 
+def test_the_generator_waits_for_its_start(dataset: Dataset, content: losses.ContentLoss) -> None:
+    recipe = replace(RECIPE, meta=replace(META, d_start=0, g_start=1, d_ramp=4))
+    state = new_state(recipe, 4, torch.device("cpu"))
+    D, W, average = weights_of(state.D), weights_of(state.W), weights_of(state.average)
+    learnt = [parameter.detach().clone() for parameter in state.EG.parameters()]
+    parts = make_step(state, dataset, recipe, content)
+    assert parts.keys() == {"discriminator", "r_real", "r_fake"}
+    assert same(average, weights_of(state.average))
+    assert all(torch.equal(a, b) for a, b in zip(learnt, state.EG.parameters(), strict=True))
+    assert not same(D, weights_of(state.D)) and not same(W, weights_of(state.W))
+    footage = read_footage(dataset, "train")
+    episodes = [draw_episode(footage, 0, number, META.shots, recipe.augmentation) for number in range(META.batch)]
+    batch = read_batch(footage, episodes, recipe.network, META.embed)
+    with torch.no_grad():
+        e_hat, _ = state.average(batch)
+    torch.testing.assert_close(state.W.weight[batch.clips], e_hat, atol=1e-2, rtol=1e-2)
+    parts = make_step(state, dataset, recipe, content)
+    assert {"content", "adversarial", "discriminator"} <= parts.keys()
+    assert not same(average, weights_of(state.average))
+
+
+def test_somebody_learns_from_the_beginning() -> None:
+    with pytest.raises(ConfigError, match="d_start 3 and g_start 2 leave nothing to learn at first; one must be 0"):
+        replace(META, g_start=2)
+
+
 def test_each_loss_moves_its_own_networks(dataset: Dataset, content: losses.ContentLoss) -> None:
     def moved(**changes: float) -> tuple[State, set[str]]:
         recipe = replace(RECIPE, meta=replace(META, d_start=0, **changes))  # type: ignore[arg-type]  # ints too
