@@ -1,0 +1,58 @@
+"""A logit from several detectors' logits, where a fake is one as soon as one of them knows it: a noisy or."""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor, nn
+
+
+class Either(nn.Module):
+    """A frame is real where nobody has a reason: P(real) is the product of sigmoid(-(weight x + bias)) over detectors.
+
+    A line would let the one that does not know a generator, and is sure of what it sees, speak against the one that
+    does. Here it can only say nothing. The noisy or of Pearl (Probabilistic Reasoning, 1988, section 4.3.2).
+    """
+
+    strengths: ClassVar = (
+        0.1,
+        1.0,
+        10.0,
+    )  # of the fit: one over the penalty on weights away from 1; validation chooses
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(count))
+        self.register_buffer("bias", torch.zeros(count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] to [...]; NaN where one of the logits is."""
+        reasons = F.softplus(x * self.get_buffer("weight") + self.get_buffer("bias")).sum(-1)  # -log P(real)
+        return torch.log(torch.expm1(reasons.clamp(1e-6, 60)))
+
+    def draw(
+        self, numbers: NDArray[np.float64], fake: NDArray[np.bool_], weights: NDArray[np.float64], strength: float
+    ) -> None:
+        """Fit to rows [N, D] without NaN, by the log-loss; no detector's weight below 0."""
+        count = numbers.shape[1]
+        share = weights / weights.sum()
+
+        def loss(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            weight, bias = values[:count], values[count:]
+            line = numbers * weight + bias
+            reasons = np.logaddexp(0, line).sum(axis=1).clip(1e-6, 60)
+            of_fake = -np.log(-np.expm1(-reasons))
+            value = (share * np.where(fake, of_fake, reasons)).sum() + 0.01 / strength * np.square(weight - 1).sum()
+            of_reasons = share * np.where(fake, -1 / np.expm1(reasons), 1.0)
+            of_line = of_reasons[:, None] / (1 + np.exp(-line))
+            of_weight = (of_line * numbers).sum(axis=0) + 0.02 / strength * (weight - 1)
+            return float(value), np.concatenate([of_weight, of_line.sum(axis=0)])
+
+        start = np.concatenate([np.ones(count), np.full(count, -1.0)])
+        bounds = [(0, None)] * count + [(None, None)] * count
+        found = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
+        self.get_buffer("weight").copy_(torch.from_numpy(found[:count]))
+        self.get_buffer("bias").copy_(torch.from_numpy(found[count:]))

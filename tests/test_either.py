@@ -1,0 +1,69 @@
+"""A noisy or of detectors."""
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+
+from detectors.either import Either
+from detectors.linear import Line
+
+
+def test_it_is_real_where_nobody_has_a_reason() -> None:
+    either = Either(3)
+    x = torch.tensor([[-1.0, 0.5, 2.0], [-4.0, -4.0, -4.0]], dtype=torch.float64)
+    of_real = torch.sigmoid(-x).prod(dim=1)
+    torch.testing.assert_close(torch.sigmoid(either(x)), 1 - of_real)
+
+
+def test_extreme_and_unknown_logits() -> None:
+    either = Either(2)
+    x = torch.tensor([[-1e4, -1e4], [1e4, -1e4], [torch.nan, 5.0]])
+    none, sure, unknown = either(x)
+    assert none < -10 and 30 < sure < torch.inf and unknown.isnan()
+
+
+def experts() -> tuple[np.ndarray, np.ndarray]:
+    """Fakes of two generators, each of which one detector knows; the other is sure that they are real."""
+    draw = np.random.default_rng(0)
+    fake, generator = np.arange(800) % 2 == 0, draw.integers(0, 2, 800)
+    x = draw.standard_normal((800, 2)) - 1
+    x[fake, generator[fake]] += 3
+    x[fake, 1 - generator[fake]] -= 3
+    return x, fake
+
+
+def test_one_that_does_not_know_does_not_speak_against_one_that_does() -> None:
+    x, fake = experts()
+    line, either = Line(2), Either(2)
+    line.draw(x, fake, np.ones(len(x)), 1.0)
+    either.draw(x, fake, np.ones(len(x)), 1.0)
+    of_line, of_either = (roc_auc_score(fake, rule(torch.from_numpy(x).float()).numpy()) for rule in (line, either))
+    assert of_line < 0.6 and of_either > 0.9
+
+
+def test_the_fit_is_a_minimum_and_nobody_counts_backwards() -> None:
+    x, fake = experts()
+    x[:, 1] *= -1  # this one takes reals for fakes
+    either = Either(2)
+    weights = np.where(fake, 1.0, 2.0)
+    either.draw(x, fake, weights, 10.0)
+    assert either.get_buffer("weight")[0] > 0 and either.get_buffer("weight")[1] >= 0
+
+    def loss() -> float:
+        logits = either(torch.from_numpy(x))
+        penalty = 0.01 / 10 * (either.get_buffer("weight") - 1).square().sum()
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, torch.from_numpy(fake).double(), torch.from_numpy(weights), reduction="sum"
+        )
+        return float(losses / weights.sum() + penalty)
+
+    least = loss()
+    for name in ("weight", "bias"):
+        values = either.get_buffer(name)
+        for place in range(2):
+            for change in (0.05, -0.05):
+                if name == "weight" and values[place] + change < 0:
+                    continue
+                values[place] += change
+                assert loss() > least
+                values[place] -= change
