@@ -3,11 +3,11 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,6 +45,13 @@ NETWORKS = {
 }
 
 
+class Seen(NamedTuple):
+    """Whom and what a detector knows, so that it is not asked about them as if they were new."""
+
+    generators: frozenset[str] = frozenset()
+    identities: frozenset[str] = frozenset()  # hashes
+
+
 @dataclass(frozen=True)
 class TrainedDetector:
     """A detector as it was trained and calibrated: satisfies `thead_eval.types.Detector`."""
@@ -66,15 +73,16 @@ class TrainedDetector:
     @property
     def described(self) -> dict[str, Any]:  # Any: JSON
         """What `build` makes such a network of."""
-        return {"detector": self.name, "network": json.loads(self.metadata["network"])}
+        return {"detector": self.metadata["detector"], "network": json.loads(self.metadata["network"])}
 
     @cached_property
-    def _known(self) -> frozenset[str]:
-        return frozenset(json.loads(self.metadata["identities"]))
+    def seen(self) -> "Seen":
+        """What its training and validation have looked at."""
+        return Seen(frozenset(self.generators), frozenset(json.loads(self.metadata["identities"])))
 
     def knows(self, identity: str) -> bool:
         """Whether this person was among those that it was trained or validated on."""
-        return identity_hash(identity) in self._known
+        return identity_hash(identity) in self.seen.identities
 
     @property
     def window(self) -> int:
@@ -229,3 +237,8 @@ def load_detector(name: str | Path, device: torch.device | str = "cpu") -> Detec
 def grain(device: torch.device) -> TrainedDetector:
     """The one that theval carries: what happens to the grain of neighbouring frames, learnt from fakes of its own."""
     return read_detector(BUNDLED / "grain.safetensors", device)
+
+
+def duo(device: torch.device) -> TrainedDetector:
+    """`grain`, and a network that learnt single frames of other systems' fakes: either may call one."""
+    return replace(read_detector(BUNDLED / "duo.safetensors", device), name="duo")

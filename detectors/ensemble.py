@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detectors.checkpoint import TrainedDetector, build, load_detector
+from detectors.checkpoint import Seen, TrainedDetector, build, load_detector
 from detectors.either import Either
 from thead_eval.errors import ConfigError
+
+# Where the frames are neighbours, which hardly differ: from one to the next that members of single frames are shown.
+EVERY = 4
 
 
 class Ensemble(nn.Module):
@@ -24,6 +27,7 @@ class Ensemble(nn.Module):
 
     def __init__(self, members: Sequence[Mapping[str, Any]] = ()) -> None:  # Any: what `build` needs
         super().__init__()
+        self.seen = Seen()  # by the members, where `assemble` knows
         if len(members) < 2:
             raise ConfigError(f"an ensemble of {len(members)} detectors is none; name two or more with --member")
         self.members = nn.ModuleList([build(member["detector"], member["network"]) for member in members])
@@ -42,9 +46,15 @@ class Ensemble(nn.Module):
 
     def tell_apart(self, frames: Tensor) -> Tensor:
         """[T, M] each member's calibrated logits."""
-        logits = torch.stack([member(frames).float().to(frames.device) for member in self.members], dim=1)
+        told = [self._ask(member, frames).float().to(frames.device) for member in self.members]
+        logits = torch.stack(told, dim=1)
         platt = self.get_buffer("platt")
         return logits * platt[:, 0] + platt[:, 1]
+
+    def _ask(self, member: Any, frames: Tensor) -> Tensor:  # Any: what checkpoint.NETWORKS says of networks
+        """[T] a member's own logits."""
+        every = EVERY if member.window == 1 and self.window >= EVERY else 1
+        return member(frames[::every]).repeat_interleave(every)[: len(frames)]  # type: ignore[no-any-return]
 
     def measure(self, windows: Tensor) -> Tensor:
         """Windows uint8 [B, W, 3, H, W] to [B, M]: the means over their frames."""
@@ -70,4 +80,5 @@ def assemble(paths: Sequence[Path]) -> tuple[dict[str, Any], Ensemble]:  # Any: 
         own.load_state_dict(member.network.state_dict())
     platt = [[member.calibration.a, member.calibration.b] for member in members]
     ensemble.get_buffer("platt").copy_(torch.tensor(platt))
+    ensemble.seen = Seen(*(frozenset().union(*sets) for sets in zip(*(m.seen for m in members), strict=True)))
     return config, ensemble

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from detectors.checkpoint import build, identity_hash, save_detector
+from detectors.checkpoint import Seen, build, identity_hash, save_detector
 from detectors.exam import Exam, Result, examined, prepare_exam, set_verdicts, sit, warn_of_blends
 from detectors.recipe import Recipe, TrainConfig
 from detectors.samples import Batch, Footage, read_batch, read_footage
@@ -338,10 +338,11 @@ def save_fitted(
     verdicts = set_verdicts(exam, result.logits, seed=0)
     reals, fakes = exam.people
     learnt = evidence.of("train").items + evidence.of("val").items
+    before: Seen = getattr(module, "seen", Seen())  # by the members of an ensemble
     metadata = {
         "recipe": json.dumps(recipe),
-        "generators": json.dumps(evidence.generators),
-        "identities": json.dumps(sorted({identity_hash(item.identity) for item in learnt})),
+        "generators": json.dumps(sorted({*evidence.generators, *before.generators})),
+        "identities": json.dumps(sorted({identity_hash(item.identity) for item in learnt} | before.identities)),
         "jpeg_quality": str(QUALITY),
         "size": str(evidence.size),
         "validation": json.dumps(

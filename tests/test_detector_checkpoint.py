@@ -12,6 +12,7 @@ from detectors.calibration import Calibration
 from detectors.checkpoint import FORMAT, TrainedDetector, build, identity_hash, load_detector, save_detector
 from detectors.efflite0 import EfficientNetLite0
 from thead_eval.errors import CheckpointError, ConfigError, PluginError
+from thead_eval.synthetic import head_clip
 from thead_eval.types import Clip
 from thead_eval.verdicts import OperatingPoint
 
@@ -64,6 +65,18 @@ def test_half_the_size(file: Path, network: EfficientNetLite0, tmp_path: Path) -
     save_detector(path, "efflite0", {"size": 32}, network, CALIBRATION, POINTS, METADATA, half=True)
     assert path.stat().st_size < 0.6 * file.stat().st_size
     assert isinstance(load_detector(path), TrainedDetector)
+
+
+@pytest.mark.parametrize(("name", "knows"), [("grain", {"warp"}), ("duo", {"warp", "other_systems"})])
+def test_what_theval_carries(name: str, knows: set[str]) -> None:
+    detector = load_detector(name)
+    assert isinstance(detector, TrainedDetector)
+    assert detector.path.stat().st_size < 20e6
+    assert knows <= set(detector.generators)
+    assert 0.05 in detector.operating_points
+    frames = head_clip(3, 20, 224, 25.0, 0)[0].frames
+    assert detector.logits(frames).isfinite().all()
+    assert detector.logits(frames[:8]).isnan().all()  # too few for the grain
 
 
 def test_what_is_no_detector(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from detectors.backbone import Backbone, Xception
 from detectors.calibration import Calibration
-from detectors.checkpoint import NETWORKS, TrainedDetector, build, load_detector, save_detector
+from detectors.checkpoint import NETWORKS, TrainedDetector, build, identity_hash, load_detector, save_detector
 from detectors.efflite0 import EfficientNetLite0
 from detectors.ensemble import Ensemble
 from detectors.grain import NAMES as GRAIN_NAMES
@@ -56,7 +56,9 @@ def frames() -> Tensor:
     return head_clip(0, 20, 64, 25.0, 0)[0].frames
 
 
-def saved(path: Path, name: str, config: dict[str, Any], seed: int = 0) -> Path:
+def saved(
+    path: Path, name: str, config: dict[str, Any], seed: int = 0, generators: str = "[]", identities: str = "[]"
+) -> Path:
     torch.manual_seed(seed)
     network = build(name, config).eval()
     for rule in network.modules():
@@ -65,7 +67,7 @@ def saved(path: Path, name: str, config: dict[str, Any], seed: int = 0) -> Path:
                 if part.startswith("weight"):
                     buffer.normal_(0, 0.1)
     calibration = Calibration(1.0 + seed, 0.5, np.array([[1.0, 0.0]]))
-    metadata = {"generators": "[]", "identities": "[]"}
+    metadata = {"generators": generators, "identities": identities}
     save_detector(path, name, config, network, calibration, [], metadata)
     return path
 
@@ -268,18 +270,36 @@ def test_a_spectrum_and_an_ensemble_by_the_command(fakes: str, tmp_path: Path) -
     assert isinstance(detector, TrainedDetector)
     assert detector.generators == ("stripe",)
 
-    other = saved(tmp_path / "other.safetensors", "efflite0", {"size": 32})
+    people = json.dumps([identity_hash("somebody")])
+    other = saved(tmp_path / "other.safetensors", "efflite0", {"size": 32}, 0, '["theirs"]', people)
     together = tmp_path / "ensemble"
     members = ["--member", str(spectrum), "--member", str(other)]
     detect_train("--fakes", fakes, "--detector", "ensemble", "--config", str(config), *members, "-o", str(together))
     ensemble = load_detector(together)
     assert isinstance(ensemble, TrainedDetector) and isinstance(ensemble.network, Ensemble)
+    assert ensemble.generators == ("stripe", "theirs")
+    assert ensemble.knows("somebody") and not ensemble.knows("nobody")
     frames = head_clip(3, 9, 64, 25.0, 0)[0].frames
     efficient = load_detector(other)
     assert isinstance(efficient, TrainedDetector)
     logits = [member.calibration.a * member.logits(frames) + member.calibration.b for member in (detector, efficient)]
     expected = ensemble.network.rule(torch.stack(logits, dim=1))
     torch.testing.assert_close(ensemble.logits(frames), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_neighbours_are_judged_together(frames: Tensor) -> None:
+    torch.manual_seed(0)
+    members = [{"detector": "grain", "network": {}}, {"detector": "efflite0", "network": {"size": 32}}]
+    ensemble = Ensemble(members).eval()
+    for part in ensemble.parameters():
+        torch.nn.init.normal_(part, std=0.1)
+    grain, efficient = ensemble.tell_apart(frames).T
+    every_fourth = ensemble.members[1](frames[::4]) + 1  # `platt` is a slope of 1 and 1 more
+    torch.testing.assert_close(efficient, every_fourth.repeat_interleave(4)[: len(frames)])
+    torch.testing.assert_close(grain, ensemble.members[0](frames) + 1)
+    middle = len(frames) // 2  # its window of 17 frames lies within
+    mean = torch.stack([grain, efficient], dim=1)[middle - 8 : middle + 9].mean(dim=0)
+    torch.testing.assert_close(ensemble(frames)[middle], ensemble.rule(mean))
 
 
 def test_a_network_by_the_command(fakes: str, tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "fewshot_ff": "generator.fewshot:fewshot_ff",
     },
     "detector": {
+        "duo": "detectors.checkpoint:duo",
         "grain": "detectors.checkpoint:grain",
     },
 }

@@ -12,7 +12,7 @@ from thead_eval.errors import ThevalError
 # The verbs in the order of a user's first day, with the line that `theval --help` shows. Kept here so that help
 # imports nothing heavy.
 VERBS = {
-    "demo": "The whole path in a minute, on what the packages carry.",
+    "demo": "The whole path in a few minutes, on what the packages carry.",
     "import": "A public benchmark as it lies on the disk to a manifest.",
     "prepare": "Videos to a dataset of head crops with landmarks.",
     "train": "Teach the few-shot generator on a dataset.",

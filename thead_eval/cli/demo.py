@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 PORTRAIT_FRAMES = 48  # of the driving clip
 SCORED_FRAMES = 12  # of each portrait's clip
 SHOTS = (1, 8, 32)
-WORKERS = 2  # a minute's work; starting more costs more than they save
-GENERATORS = ("copy", "warp", "fewshot_ff")  # fine-tuning, 'fewshot', would take as long as all the rest
-ANIMATOR = "fewshot_ff"  # of the portraits
+WORKERS = 2  # a few minutes' work; starting more costs more than they save
+GENERATORS = ("copy", "warp", "fewshot")
+ANIMATOR = "fewshot"  # of the portraits
 # What a portrait driven by another person's motion can be judged by: there is no real video of it.
 PORTRAIT_METRICS = ("csim_mobilefacenet", "csim_dlib", "l2_dlib", "missing_face_dlib68")
 
 
-@click.command(short_help="The whole path in a minute, on what the packages carry.")
+@click.command(short_help="The whole path in a few minutes, on what the packages carry.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs/demo", show_default=True, help="A new folder.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(out: Path, seed: int) -> None:
