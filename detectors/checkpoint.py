@@ -76,7 +76,7 @@ class TrainedDetector:
         return {"detector": self.metadata["detector"], "network": json.loads(self.metadata["network"])}
 
     @cached_property
-    def seen(self) -> "Seen":
+    def seen(self) -> Seen:
         """What its training and validation have looked at."""
         return Seen(frozenset(self.generators), frozenset(json.loads(self.metadata["identities"])))
 

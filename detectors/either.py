@@ -1,12 +1,11 @@
 """A logit from several detectors' logits, where a fake is one as soon as one of them knows it: a noisy or."""
 
-from typing import ClassVar
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import expit
 from torch import Tensor, nn
 
 
@@ -16,12 +15,6 @@ class Either(nn.Module):
     A line would let the one that does not know a generator, and is sure of what it sees, speak against the one that
     does. Here it can only say nothing. The noisy or of Pearl (Probabilistic Reasoning, 1988, section 4.3.2).
     """
-
-    strengths: ClassVar = (
-        0.1,
-        1.0,
-        10.0,
-    )  # of the fit: one over the penalty on weights away from 1; validation chooses
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -36,7 +29,11 @@ class Either(nn.Module):
     def draw(
         self, numbers: NDArray[np.float64], fake: NDArray[np.bool_], weights: NDArray[np.float64], strength: float
     ) -> None:
-        """Fit to rows [N, D] without NaN, by the log-loss; no detector's weight below 0."""
+        """Fit to rows [N, D] without NaN, by the log-loss; no detector's weight below 0.
+
+        A minimum, found from equal weights: there may be others. `strength` is one over the penalty on weights away
+        from 1.
+        """
         count = numbers.shape[1]
         share = weights / weights.sum()
 
@@ -47,7 +44,7 @@ class Either(nn.Module):
             of_fake = -np.log(-np.expm1(-reasons))
             value = (share * np.where(fake, of_fake, reasons)).sum() + 0.01 / strength * np.square(weight - 1).sum()
             of_reasons = share * np.where(fake, -1 / np.expm1(reasons), 1.0)
-            of_line = of_reasons[:, None] / (1 + np.exp(-line))
+            of_line = of_reasons[:, None] * expit(line)
             of_weight = (of_line * numbers).sum(axis=0) + 0.02 / strength * (weight - 1)
             return float(value), np.concatenate([of_weight, of_line.sum(axis=0)])
 

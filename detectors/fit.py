@@ -19,6 +19,7 @@ from torch import nn
 
 from detectors.augment import Augmentation
 from detectors.checkpoint import build
+from detectors.either import Either
 from detectors.exam import Exam, examined, mark, prepare_exam, warn_of_blends
 from detectors.linear import Line
 from detectors.perceptron import Perceptrons
@@ -33,7 +34,7 @@ BATCH = 16  # windows at a time
 
 Read = Callable[[str, int, int], None]  # what is being done, done, of how many
 Numbers = NDArray[np.float64]  # [N, D] a window each; NaN in the rows that could not be measured
-Rule = Line | Perceptrons  # a logit from them
+Rule = Line | Perceptrons  # a logit from them; an ensemble has `Either`
 
 
 def fit(
@@ -138,7 +139,7 @@ def _fit_on_others(
     return best[2]
 
 
-def _fit_across(rule: Rule, exam: Exam, numbers: Numbers) -> NDArray[np.float64]:
+def _fit_across(rule: Either, exam: Exam, numbers: Numbers) -> NDArray[np.float64]:
     """Make the rule of validation people; the logits of each are by one that was made without them."""
     known = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
     fake, makers = exam.fake[exam.owner], np.array(exam.generators)[exam.owner]
@@ -171,6 +172,6 @@ def _balance(fake: NDArray[np.bool_], makers: NDArray[np.str_]) -> NDArray[np.fl
 
 
 @torch.no_grad()
-def _judge(rule: Rule, numbers: Numbers) -> NDArray[np.float64]:
+def _judge(rule: Rule | Either, numbers: Numbers) -> NDArray[np.float64]:
     logits: NDArray[np.float64] = rule(torch.from_numpy(numbers).float()).double().numpy()
     return logits

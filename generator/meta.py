@@ -266,7 +266,10 @@ def _set_rows(W: nn.Embedding, clips: Tensor, e_hat: Tensor, fabric: Fabric) -> 
     """w_i becomes e_hat_i, in every process for the clips of all of them."""
     if fabric.world_size > 1:
         clips, e_hat = gather(clips, fabric).flatten(), gather(e_hat, fabric).flatten(0, 1)
-    W.weight[clips] = e_hat.float()
+    # A clip may be there twice: the mean, as which of them comes last is not said.
+    rows, place = torch.unique(clips, return_inverse=True)
+    sums = torch.zeros(len(rows), e_hat.shape[1], device=clips.device).index_add(0, place, e_hat.float())
+    W.weight[rows] = sums / torch.bincount(place)[:, None]
 
 
 # Checkpoints.
@@ -435,6 +438,7 @@ def train(
                 say(f"step {state.step}: score {result:.4f} (below 1 beats {CONTROL}); " + _beside(values, control))
                 if state.step >= meta.probe_from:
                     check_health(probes, recipe, state.step)
+                # While E and G stand, the latest D is the better one.
                 if result < state.best or state.step <= meta.g_start:
                     state.best, state.best_step = result, state.step
                     save_best(out / "best.safetensors", state, recipe, dataset)
@@ -512,7 +516,10 @@ def _last_step(state: State, meta: MetaConfig, hours: float | None) -> int:
 def _shares(means: Mapping[str, float]) -> str:
     """Which loss pulls how much: none should be ten times the others."""
     own = {name.removeprefix("loss/"): abs(value) for name, value in means.items()}
-    own = {name: value for name, value in own.items() if name not in ("discriminator", "r_real", "r_fake")}
+    of_d = ("discriminator", "r_real", "r_fake")
+    if own.keys() <= set(of_d):  # before g_start
+        return ", ".join(f"{name} {means[f'loss/{name}']:.4f}" for name in of_d)
+    own = {name: value for name, value in own.items() if name not in of_d}
     total = sum(own.values()) or 1.0
     return "loss " + ", ".join(f"{name} {value:.4f} ({value / total:.0%})" for name, value in own.items())
 

@@ -202,7 +202,7 @@ def learn_depthwise_by_torch(network: nn.Module) -> None:
 @click.option("--quick", is_flag=True, help="Small networks, one turn: shows that all of it runs, not how fast.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here too.")
 def command(only: str | None, quick: bool, json_path: Path | None) -> None:
-    """Time a step of training beside the same networks in float32 and NCHW.
+    """Time a step of training beside the same networks in float32, laid out and computed as torch has it.
 
     \b
     Examples:

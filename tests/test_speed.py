@@ -4,9 +4,11 @@ import json
 import runpy
 from pathlib import Path
 
+import torch
 from click.testing import CliRunner
 
 from benchmarks.speed import TASKS, command
+from generator import networks
 
 
 def test_a_quick_run_lists_every_contender(tmp_path: Path) -> None:
@@ -42,3 +44,14 @@ def test_a_step_of_training_is_timed_in_three_ways(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "training.json").read_text())["rows"]
     assert [row["contender"].partition(", ")[0] for row in rows] == ["bfloat16", "float32", "float32"]
     assert all(row["per_second"] > 0 for row in rows)
+
+
+def test_what_training_is_timed_beside_computes_the_same() -> None:
+    script = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "training_speed.py"))
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 3, 8, 8), torch.randn(2, 3), torch.randn(2, 3)
+    ours = networks.instance_norm(x, weight, bias)
+    torch.testing.assert_close(script["instance_norm_by_torch"](x, weight, bias), ours, atol=1e-5, rtol=1e-4)
+    for shape in ((2, 3, 8, 8), (2, 3, 2, 8, 8)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(script["enlarge_by_torch"](x, 16), networks._enlarge(x, 16), atol=1e-5, rtol=1e-4)

@@ -300,6 +300,9 @@ def test_neighbours_are_judged_together(frames: Tensor) -> None:
     middle = len(frames) // 2  # its window of 17 frames lies within
     mean = torch.stack([grain, efficient], dim=1)[middle - 8 : middle + 9].mean(dim=0)
     torch.testing.assert_close(ensemble(frames)[middle], ensemble.rule(mean))
+    window = frames[:16]  # judged as the rule was fitted
+    fitted = ensemble.rule(ensemble.measure(window[None]))
+    torch.testing.assert_close(ensemble(window), fitted.expand(16))
 
 
 def test_a_network_by_the_command(fakes: str, tmp_path: Path) -> None:

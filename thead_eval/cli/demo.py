@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PORTRAIT_FRAMES = 48  # of the driving clip
 SCORED_FRAMES = 12  # of each portrait's clip
 SHOTS = (1, 8, 32)
-WORKERS = 2  # a few minutes' work; starting more costs more than they save
+WORKERS = 2
 GENERATORS = ("copy", "warp", "fewshot")
 ANIMATOR = "fewshot"  # of the portraits
 # What a portrait driven by another person's motion can be judged by: there is no real video of it.
