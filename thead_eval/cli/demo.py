@@ -17,7 +17,7 @@ SCORED_FRAMES = 12  # of each portrait's clip
 SHOTS = (1, 8, 32)
 WORKERS = 2
 GENERATORS = ("copy", "warp", "fewshot")
-ANIMATOR = "fewshot"  # of the portraits
+ANIMATOR = "fewshot_ff"  # of the portraits: of one photo, fine-tuning takes half a minute and learns little
 # What a portrait driven by another person's motion can be judged by: there is no real video of it.
 PORTRAIT_METRICS = ("csim_mobilefacenet", "csim_dlib", "l2_dlib", "missing_face_dlib68")
 
