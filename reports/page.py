@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from reports import answer, downloads, leaderboard, plots, strips, tables
+from reports import answer, clips, downloads, leaderboard, plots, strips, tables
 from reports.numbers import and_words, count_words, digits, write_count, write_number
 from reports.runs import Run, metric_order, open_runs, shots_words
 from thead_eval import plugins, spotting
@@ -47,7 +47,8 @@ class FailureGroup:
 
 
 def write_report(folders: Sequence[Path], out: Path, progress: Progress | None = None) -> Written:
-    """Write `out` (HTML), and beside it NAME.csv and NAME-identities.csv. The same runs give the same bytes.
+    """Write `out` (HTML), and beside it NAME.csv and NAME-identities.csv. The same runs give the same bytes
+    in the same place: points link to their clips.
 
     Args:
         folders: Run folders, in the order in which they are to be shown.
@@ -84,6 +85,7 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress | None =
 
 def render(runs: Sequence[Run], made: Sequence[strips.Strip], written: Written) -> str:
     """The page."""
+    links = clips.clip_links(runs, written.html)
     return template("report.html.j2").render(
         css=part("report.css"),
         script=part("report.js"),
@@ -101,7 +103,8 @@ def render(runs: Sequence[Run], made: Sequence[strips.Strip], written: Written) 
         legend=plots.legend(runs),
         curves=plots.curves(runs),
         fooled=plots.fooled(runs),
-        spreads=plots.spreads(runs),
+        spreads=plots.spreads(runs, links),
+        linked=bool(links),
         strips=list(strips.strips_by_condition(made)),
         ranked_by=dict.fromkeys(strip.plan.metric for strip in made),
         tile_kinds=strips.TILES,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from markupsafe import Markup, escape
 from matplotlib.ticker import MaxNLocator
 
+from reports.clips import Links
 from reports.numbers import Digits, count_words, digits, write_interval, write_number
 from reports.runs import Condition, Run, by_condition, calibrations, same_data, shots_order, shots_words
 from reports.tables import Column, calibration_band, columns_of, family_of
@@ -224,8 +225,8 @@ def _beside(
     return write_svg(height, f"{up.metric} over {across.metric}. {told}.", parts)
 
 
-def spreads(runs: Sequence[Run]) -> list[Plot]:
-    """Each metric's value for every person, a row a condition that judged two or more."""
+def spreads(runs: Sequence[Run], links: Links) -> list[Plot]:
+    """Each metric's value for every person, a row a condition that judged two or more; a point leads to its clip."""
     conditions = by_condition(runs)
     series_looks = looks(runs)
     plots = []
@@ -238,7 +239,7 @@ def spreads(runs: Sequence[Run]) -> list[Plot]:
             if name in measurements and sum(v is not None for v in measurements[name].per_identity.values()) > 1
         }
         if rows:
-            svg = _spread(column, rows, series_looks, calibrations(runs, name))
+            svg = _spread(column, rows, series_looks, calibrations(runs, name), links)
             plots.append(Plot(name, column.better, column.arrow, column.unit, svg))
     return plots
 
@@ -313,10 +314,11 @@ def _spread(
     rows: Mapping[Condition, Measurement],
     series_looks: Mapping[Condition, Look],
     lines: Sequence[tuple[Run, Measurement]],
+    links: Links,
 ) -> Markup:
     left, right, top, bottom, lane, gap = 92, 12, 6, 22, 24, 8
-    values = {c: [v for v in m.per_identity.values() if v is not None] for c, m in rows.items()}
-    everything = [v for own in values.values() for v in own]
+    values = {c: {name: v for name, v in m.per_identity.items() if v is not None} for c, m in rows.items()}
+    everything = [v for own in values.values() for v in own.values()]
     ticks, style, low, high = _axis(
         [*everything, *_reach(list(rows.values())), *_reach([m for _, m in lines])], count=4
     )
@@ -356,10 +358,14 @@ def _spread(
         measurement, look = rows[condition], series_looks[condition.series]
         name = condition.name if condition.shots is None else f"{condition.name} · {condition.shots}"
         parts.append(write_text(left - 8, centre + 4, _shorten(name, 15), "row", "end", title=condition.full_name))
-        dots = "".join(
-            f"M{x(v):.1f} {centre + _jitter(i) * lane * 0.58:.1f}h0" for i, v in enumerate(values[condition])
-        )
-        parts.append(f'<g class="{look.colour}"><path class="dots" d="{dots}"/></g>')
+        parts.append(f'<g class="dots {look.colour}">')
+        for i, (identity, v) in enumerate(values[condition].items()):
+            said = escape(f"{identity} {write_number(v, column.style)}")
+            dot = f'<path d="M{x(v):.1f} {centre + _jitter(i) * lane * 0.58:.1f}h0"><title>{said}</title></path>'
+            link = links.get(condition, {}).get(identity)
+            # Not a stop of the tab key: there are thousands, and the tables beside the page name the same people.
+            parts.append(f'<a href="{escape(link)}" tabindex="-1">{dot}</a>' if link else dot)
+        parts.append("</g>")
         if measurement.value is not None:
             if measurement.low is not None and measurement.high is not None:
                 parts.append(
@@ -372,7 +378,7 @@ def _spread(
             )
     told = "; ".join(
         f"{condition.full_name}: {count_words(len(own), 'person', 'people')} from "
-        f"{write_number(min(own), column.style)} to {write_number(max(own), column.style)}, "
+        f"{write_number(min(own.values()), column.style)} to {write_number(max(own.values()), column.style)}, "
         f"mean {_told(rows[condition], column.style)}"
         for condition, own in values.items()
     )

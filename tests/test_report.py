@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -16,15 +17,17 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
+from reports.clips import clip_links
 from reports.differences import Difference, compare
 from reports.leaderboard import of_generators
 from reports.numbers import digits, write_number
 from reports.page import write_report
 from reports.plots import fooled, trend_runs, trends
-from reports.runs import open_runs
+from reports.runs import Condition, open_runs
 from reports.tables import marks
 from thead_eval.cli import theval
 from thead_eval.errors import RunError
+from thead_eval.judging import Pair, PairSet, RealClip, write_pairs
 from thead_eval.media import write_clip
 from thead_eval.results import Failure, LeftOut, Measurement, RunRecord, write_measurements, write_run
 from thead_eval.run import RunFolder
@@ -245,9 +248,30 @@ def test_is_small(page: str) -> None:
     assert len(page.encode()) < 4_000_000
 
 
-def test_same_runs_give_same_bytes(run: Path, page: str, tmp_path: Path) -> None:
-    again = write_report([run], tmp_path / "report.html")
+def test_same_runs_give_same_bytes(run: Path, page: str) -> None:
+    again = write_report([run], run.parent / "out" / "report.html")
     assert again.html.read_text(encoding="utf-8") == page
+
+
+def test_points_lead_to_clips(run: Path, page: str) -> None:
+    links = {unquote(a["href"]) for a in Elements(page).of("a") if a["href"].endswith(".mkv")}
+    found = {(run.parent / "out" / link).resolve() for link in links}
+    fakes = {path.resolve() for path in (run / "clips").rglob("*.mkv") if path.parent.name.isdecimal()}
+    assert found == fakes and len(found) == 4 * 2 * 3  # people with clips, generators, numbers of shots
+    assert "person000 0" in page  # who it is, and the value
+
+
+def test_points_of_clips_elsewhere_lead_there(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", measurements_of(["anna", "b/ö #1"]), record_of())
+    fake = tmp_path / "mine" / "b ö #1.mp4"
+    fake.parent.mkdir()
+    fake.touch()
+    labels = {"generator": "warp", "shots": "8"}
+    real = RealClip("real", "b/ö #1", "b/ö #1", tmp_path / "gone.mp4")
+    pair = Pair("warp-8", labels, "b/ö #1", "b/ö #1", fake, real)
+    write_pairs(path, PairSet([pair], [], [], [], {}))
+    links = clip_links(open_runs([path]), tmp_path / "out" / "report.html")
+    assert links == {Condition("", "warp", "8"): {"b/ö #1": "../mine/b%20%C3%B6%20%231.mp4"}}
 
 
 def test_holds_every_metric_and_value(page: str) -> None:
