@@ -8,6 +8,10 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from torch import Tensor, nn
 
+from thead_eval.errors import TrainingFailed
+
+PENALTY = 0.01  # on squared distances of weights from 1, beside the mean log-loss
+
 
 class Either(nn.Module):
     """A frame is real where nobody has a reason: P(real) is the product of sigmoid(-(weight x + bias)) over detectors.
@@ -26,13 +30,13 @@ class Either(nn.Module):
         reasons = F.softplus(x * self.get_buffer("weight") + self.get_buffer("bias")).sum(-1)  # -log P(real)
         return torch.log(torch.expm1(reasons.clamp(1e-6, 60)))
 
-    def draw(
-        self, numbers: NDArray[np.float64], fake: NDArray[np.bool_], weights: NDArray[np.float64], strength: float
-    ) -> None:
+    def draw(self, numbers: NDArray[np.float64], fake: NDArray[np.bool_], weights: NDArray[np.float64]) -> None:
         """Fit to rows [N, D] without NaN, by the log-loss; no detector's weight below 0.
 
-        A minimum, found from equal weights: there may be others. `strength` is one over the penalty on weights away
-        from 1.
+        A minimum, found from equal weights: there may be others.
+
+        Raises:
+            TrainingFailed: none was found.
         """
         count = numbers.shape[1]
         share = weights / weights.sum()
@@ -42,14 +46,19 @@ class Either(nn.Module):
             line = numbers * weight + bias
             reasons = np.logaddexp(0, line).sum(axis=1).clip(1e-6, 60)
             of_fake = -np.log(-np.expm1(-reasons))
-            value = (share * np.where(fake, of_fake, reasons)).sum() + 0.01 / strength * np.square(weight - 1).sum()
+            value = (share * np.where(fake, of_fake, reasons)).sum() + PENALTY * np.square(weight - 1).sum()
             of_reasons = share * np.where(fake, -1 / np.expm1(reasons), 1.0)
             of_line = of_reasons[:, None] * expit(line)
-            of_weight = (of_line * numbers).sum(axis=0) + 0.02 / strength * (weight - 1)
+            of_weight = (of_line * numbers).sum(axis=0) + 2 * PENALTY * (weight - 1)
             return float(value), np.concatenate([of_weight, of_line.sum(axis=0)])
 
         start = np.concatenate([np.ones(count), np.full(count, -1.0)])
         bounds = [(0, None)] * count + [(None, None)] * count
-        found = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
-        self.get_buffer("weight").copy_(torch.from_numpy(found[:count]))
-        self.get_buffer("bias").copy_(torch.from_numpy(found[count:]))
+        found = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B")
+        if not (found.success and np.isfinite(found.x).all()):
+            raise TrainingFailed(
+                f"no rule was found for {count} detectors on {len(fake)} windows ({found.message}); look at each alone "
+                "with 'theval detect eval'"
+            )
+        self.get_buffer("weight").copy_(torch.from_numpy(found.x[:count]))
+        self.get_buffer("bias").copy_(torch.from_numpy(found.x[count:]))

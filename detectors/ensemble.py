@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,6 @@ class Ensemble(nn.Module):
 
     def __init__(self, members: Sequence[Mapping[str, Any]] = ()) -> None:  # Any: what `build` needs
         super().__init__()
-        self.seen = Seen()  # by the members, where `assemble` knows
         if len(members) < 2:
             raise ConfigError(f"an ensemble of {len(members)} detectors is none; name two or more with --member")
         self.members = nn.ModuleList([build(member["detector"], member["network"]) for member in members])
@@ -64,8 +63,16 @@ class Ensemble(nn.Module):
         return torch.stack([self.tell_apart(window).mean(dim=0) for window in windows])
 
 
-def assemble(paths: Sequence[Path]) -> tuple[dict[str, Any], Ensemble]:  # Any: JSON
-    """What `build` needs, and the ensemble with its members' weights in place.
+class Assembled(NamedTuple):
+    """An ensemble with its members' weights in place; its rule is still to be fitted."""
+
+    config: dict[str, Any]  # what `build` needs; Any: JSON
+    ensemble: Ensemble
+    seen: Seen  # whom and which generators the members have learnt from
+
+
+def assemble(paths: Sequence[Path]) -> Assembled:
+    """An ensemble of detectors in files or folders.
 
     Raises:
         ConfigError: there are fewer than two, or one is not a detector that theval trained.
@@ -83,5 +90,5 @@ def assemble(paths: Sequence[Path]) -> tuple[dict[str, Any], Ensemble]:  # Any: 
         own.load_state_dict(member.network.state_dict())
     platt = [[member.calibration.a, member.calibration.b] for member in members]
     ensemble.get_buffer("platt").copy_(torch.tensor(platt))
-    ensemble.seen = Seen(*(frozenset().union(*sets) for sets in zip(*(m.seen for m in members), strict=True)))
-    return config, ensemble
+    seen = Seen(*(frozenset().union(*sets) for sets in zip(*(m.seen for m in members), strict=True)))
+    return Assembled(config, ensemble, seen)

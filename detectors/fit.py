@@ -7,7 +7,7 @@ RUN/frames/            the frames that were measured, read once; may be deleted
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from detectors.augment import Augmentation
-from detectors.checkpoint import build
+from detectors.checkpoint import Seen, build
 from detectors.either import Either
+from detectors.ensemble import Assembled
 from detectors.exam import Exam, examined, mark, prepare_exam, warn_of_blends
 from detectors.linear import Line
 from detectors.perceptron import Perceptrons
@@ -43,11 +43,11 @@ def fit(
     out: Path,
     device: torch.device,
     *,
-    module: nn.Module | None = None,
+    assembled: Assembled | None = None,
     read: Read = lambda what, done, of: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Ending:
-    """Measure, make the rule, calibrate. `module` is the detector where it holds more than `build` makes.
+    """Measure, make the rule, calibrate. `assembled` is what the rule of an ensemble is to be made for.
 
     Raises:
         RunError: `out` holds a detector already.
@@ -58,7 +58,12 @@ def fit(
     if path.exists():
         raise RunError(f"'{out}' already holds a detector; name another folder with -o")
     out.mkdir(parents=True, exist_ok=True)
-    network = (module or build(recipe.detector, recipe.network)).eval().to(device)
+    seen = Seen()
+    if assembled is None:
+        network = build(recipe.detector, recipe.network)
+    else:
+        recipe, network, seen = replace(recipe, network=assembled.config), assembled.ensemble, assembled.seen
+    network = network.eval().to(device)
     kind: Any = network  # Any: what checkpoint.NETWORKS says of fitted detectors
     windows = partial(read_footage, window=kind.window, stride=kind.stride)
     folder = out / "frames"
@@ -90,7 +95,7 @@ def fit(
     say(f"validation log-loss {result.score:.4f}, auc {result.values['auc']:.3f}, {failed} clips failed")
     seconds = time.monotonic() - begin
     more = {"steps": "0", "seconds": f"{seconds:.1f}", "evidence": evidence.sha256}
-    save_fitted(path, recipe.detector, recipe.network, network, evidence, exam, result, asdict(recipe), more)
+    save_fitted(path, recipe.detector, recipe.network, network, evidence, exam, result, asdict(recipe), more, seen)
     return Ending(0, seconds, None, result.score, 0)
 
 
@@ -154,9 +159,9 @@ def _fit_across(rule: Either, exam: Exam, numbers: Numbers) -> NDArray[np.float6
             raise DatasetError(
                 f"of {len(people)} validation people too few could be measured to make a rule; name more with --fakes"
             )
-        rule.draw(numbers[others], fake[others], _balance(fake[others], makers[others]), 1.0)
+        rule.draw(numbers[others], fake[others], _balance(fake[others], makers[others]))
         logits[own] = _judge(rule, numbers[own])
-    rule.draw(numbers[rows], fake[rows], _balance(fake[rows], makers[rows]), 1.0)
+    rule.draw(numbers[rows], fake[rows], _balance(fake[rows], makers[rows]))
     return logits
 
 

@@ -320,6 +320,7 @@ def save_best(path: Path, state: State, recipe: Recipe, evidence: Evidence, exam
         result,
         asdict(recipe),
         _progress(state, evidence),
+        Seen(),
     )
 
 
@@ -333,12 +334,12 @@ def save_fitted(
     result: Result,
     recipe: Mapping[str, Any],  # Any: JSON
     more: Mapping[str, str],
+    before: Seen,
 ) -> None:
-    """A detector with what it has seen, and what its validation says about how to read it."""
+    """A detector with what it has seen, here and `before`, and what its validation says about how to read it."""
     verdicts = set_verdicts(exam, result.logits, seed=0)
     reals, fakes = exam.people
     learnt = evidence.of("train").items + evidence.of("val").items
-    before: Seen = getattr(module, "seen", Seen())  # by the members of an ensemble
     metadata = {
         "recipe": json.dumps(recipe),
         "generators": json.dumps(sorted({*evidence.generators, *before.generators})),

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from detectors.either import Either
+from detectors.either import PENALTY, Either
 from detectors.linear import Line
 
 
@@ -36,7 +36,7 @@ def test_one_that_does_not_know_does_not_speak_against_one_that_does() -> None:
     x, fake = experts()
     line, either = Line(2), Either(2)
     line.draw(x, fake, np.ones(len(x)), 1.0)
-    either.draw(x, fake, np.ones(len(x)), 1.0)
+    either.draw(x, fake, np.ones(len(x)))
     of_line, of_either = (roc_auc_score(fake, rule(torch.from_numpy(x).float()).numpy()) for rule in (line, either))
     assert of_line < 0.6 and of_either > 0.9
 
@@ -46,12 +46,12 @@ def test_the_fit_is_a_minimum_and_nobody_counts_backwards() -> None:
     x[:, 1] *= -1  # this one takes reals for fakes
     either = Either(2)
     weights = np.where(fake, 1.0, 2.0)
-    either.draw(x, fake, weights, 10.0)
+    either.draw(x, fake, weights)
     assert either.get_buffer("weight")[0] > 0 and either.get_buffer("weight")[1] >= 0
 
     def loss() -> float:
         logits = either(torch.from_numpy(x))
-        penalty = 0.01 / 10 * (either.get_buffer("weight") - 1).square().sum()
+        penalty = PENALTY * (either.get_buffer("weight") - 1).square().sum()
         losses = torch.nn.functional.binary_cross_entropy_with_logits(
             logits, torch.from_numpy(fake).double(), torch.from_numpy(weights), reduction="sum"
         )

@@ -3,7 +3,6 @@
 import glob
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,12 +220,9 @@ def _fit(device: str, recipe: Path | None, progress: "Progress") -> "Fit":
         settings = read_recipe(kind, recipe, {"seed": seed})
         if hasattr(find_class(settings.detector), "fits_on"):
             if not (out / "best.safetensors").exists():
-                module = None
-                if settings.detector == "ensemble":
-                    others = sorted(out.parent.parent.glob(f"*/{glob.escape(out.name)}/best.safetensors"))
-                    members, module = assemble(others)
-                    settings = replace(settings, network=members)
-                fit_at_once(settings, evidence, out, torch.device(device), module=module, read=progress)
+                others = sorted(out.parent.parent.glob(f"*/{glob.escape(out.name)}/best.safetensors"))
+                assembled = assemble(others) if settings.detector == "ensemble" else None
+                fit_at_once(settings, evidence, out, torch.device(device), assembled=assembled, read=progress)
             return load_detector(out, device)
         what = f"{kind}, {out.name}"
         ending = train(

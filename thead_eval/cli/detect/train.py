@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -119,11 +118,8 @@ def command(
         try:
             if hasattr(find_class(recipe.detector), "fits_on"):
                 refuse(click.get_current_context(), ("steps", "hours", "batch", "precision", "resume"), "a network")
-                module = None
-                if recipe.detector == "ensemble":
-                    config_of_members, module = assemble(member)
-                    recipe = replace(recipe, network=config_of_members)
-                ending = fit(recipe, evidence, out, fabric.device, module=module, read=bars.read, say=bars.say)
+                assembled = assemble(member) if recipe.detector == "ensemble" else None
+                ending = fit(recipe, evidence, out, fabric.device, assembled=assembled, read=bars.read, say=bars.say)
             else:
                 ending = train(
                     recipe,
