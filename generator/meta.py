@@ -38,7 +38,7 @@ from generator.exam import (
     renderer,
     score,
 )
-from generator.networks import Discriminator, Embedder, Generator, NetworkConfig, Output, to_network, view
+from generator.networks import Discriminator, Embedder, Generator, NetworkConfig, Output, View, to_network, view
 from generator.recipe import MetaConfig, Recipe
 from generator.samples import Batch, Footage, draw_episode, read_batch, read_footage
 from thead_eval.data import Dataset
@@ -163,52 +163,33 @@ def update(
     """
     meta, config = recipe.meta, recipe.network
     x, y = to_network(batch.x), to_network(batch.y)
-    adversarial = state.step >= meta.d_start
-    grown = min(1.0, (state.step - meta.joined + 1) / meta.d_ramp) if meta.d_ramp else 1.0
-
-    # E and G.
     learns = state.step >= meta.g_start
     with torch.set_grad_enabled(learns):
         e_hat, output = nets.EG(batch)
-    if adversarial:
-        real, fake = view(x, y, config, corners), view(output.frame, y, config, corners)
+    views: Views | None = None
+    if state.step >= meta.d_start:
+        views = Views(view(x, y, config, corners), view(output.frame, y, config, corners))
     told: dict[str, float] = {}
+
+    # E and G.
     if learns:
-        with fabric.autocast():
-            draw = np.random.default_rng([meta.seed, 3, state.step])
-            seen = losses.draw_square(draw, meta.content_crop, config.output_size)
-            parts = {"content": meta.content * content(output.frame, x, batch.points, seen)}
-        parts["l1"] = meta.l1 * (output.frame - x).abs().mean()
-        if output.masks is not None and output.flow is not None:
-            with fabric.autocast():
-                painted = content.of_frames(F.avg_pool2d(output.rgb, 2), F.avg_pool2d(x, 2), seen and seen.halved())
-            parts["rgb"] = meta.rgb * ((output.rgb - x).abs().mean() + painted)
-            parts["mask"] = meta.mask * output.masks[:, -1].mean()
-            parts["flow"] = meta.flow * (output.flow.diff(dim=-1).abs().mean() + output.flow.diff(dim=-2).abs().mean())
-        if adversarial:
-            state.D.requires_grad_(False)
-            w = state.W(batch.clips).detach()  # [B, N]
-            with fabric.autocast():
-                r_fake, fake_features = state.D(fake.x, fake.y, w)
-                with torch.no_grad():
-                    _, real_features = state.D(real.x, real.y, w)
-            parts["adversarial"] = grown * meta.adversarial * losses.adversarial_loss(r_fake)
-            parts["feature_matching"] = (
-                grown * meta.feature_matching * losses.feature_matching_loss(fake_features, real_features)
-            )
-            parts["match"] = grown * meta.match * losses.match_loss(e_hat, w)
-            state.D.requires_grad_(True)
+        parts = _content_parts(state, batch, output, x, recipe, content, fabric)
+        if views is not None:
+            parts |= _adversarial_parts(state, batch, views, e_hat, meta, fabric)
         told |= _finite(parts, state.step)
         state.optimizer.zero_grad()
         fabric.backward(torch.stack(list(parts.values())).sum())
         state.optimizer.step()
 
     # D and W.
-    if adversarial:
-        both = torch.cat([real.x, fake.x.detach()]), torch.cat([real.y, real.y])  # [2B, 3, S, S]
+    if views is not None:
         if not learns:
             # Nothing else would bring the two together, and a new person's w' starts at e_NEW.
             _set_rows(state.W, batch.clips, e_hat, fabric)
+        both = (
+            torch.cat([views.real.x, views.fake.x.detach()]),
+            torch.cat([views.real.y, views.real.y]),
+        )  # [2B, 3, S, S]
         for _ in range(meta.d_steps):
             r, _ = nets.D(*both, state.W(batch.clips).repeat(2, 1))
             r_real, r_fake = r.chunk(2)
@@ -226,6 +207,59 @@ def update(
     if learns:
         update_average(state.average, state.EG, meta.ema, state.step - meta.g_start)
     return told
+
+
+class Views(NamedTuple):
+    """What D sees of a batch."""
+
+    real: View
+    fake: View
+
+
+def _content_parts(
+    state: State,
+    batch: Batch,
+    output: Output,
+    x: Tensor,
+    recipe: Recipe,
+    content: losses.ContentLoss,
+    fabric: Fabric,
+) -> dict[str, Tensor]:
+    """The terms of E's and G's loss, weighted, that compare the output with the real frames x."""
+    meta = recipe.meta
+    with fabric.autocast():
+        draw = np.random.default_rng([meta.seed, 3, state.step])
+        square = losses.draw_square(draw, meta.content_crop, recipe.network.output_size)
+        parts = {"content": meta.content * content(output.frame, x, batch.points, square)}
+    parts["l1"] = meta.l1 * (output.frame - x).abs().mean()
+    if output.masks is not None and output.flow is not None:
+        with fabric.autocast():
+            half, real = F.avg_pool2d(output.rgb, 2), F.avg_pool2d(x, 2)
+            painted = content.of_frames(half, real, square and square.halved())
+        parts["rgb"] = meta.rgb * ((output.rgb - x).abs().mean() + painted)
+        parts["mask"] = meta.mask * output.masks[:, -1].mean()
+        parts["flow"] = meta.flow * (output.flow.diff(dim=-1).abs().mean() + output.flow.diff(dim=-2).abs().mean())
+    return parts
+
+
+def _adversarial_parts(
+    state: State, batch: Batch, views: Views, e_hat: Tensor, meta: MetaConfig, fabric: Fabric
+) -> dict[str, Tensor]:
+    """The terms of E's and G's loss, weighted, that D gives, which learns nothing from them."""
+    grown = min(1.0, (state.step - meta.joined + 1) / meta.d_ramp) if meta.d_ramp else 1.0
+    w = state.W(batch.clips).detach()  # [B, N]
+    state.D.requires_grad_(False)
+    with fabric.autocast():
+        r_fake, fake_features = state.D(views.fake.x, views.fake.y, w)
+        with torch.no_grad():
+            _, real_features = state.D(views.real.x, views.real.y, w)
+    state.D.requires_grad_(True)
+    matched = losses.feature_matching_loss(fake_features, real_features)
+    return {
+        "adversarial": grown * meta.adversarial * losses.adversarial_loss(r_fake),
+        "feature_matching": grown * meta.feature_matching * matched,
+        "match": grown * meta.match * losses.match_loss(e_hat, w),
+    }
 
 
 def _finite(parts: Mapping[str, Tensor], step: int) -> dict[str, float]:
