@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from reports import downloads, leaderboard, page
 from reports.numbers import DASH, and_words, count_words
-from reports.plots import COLOURS, WIDTH, write_svg, write_text
+from reports.plots import COLOURS, WIDTH, Figure, write_svg, write_text
+from reports.points import clip_figures
 from reports.runs import Run, open_runs, shots_words
 from thead_eval.curves import Curve, read_curves
 from thead_eval.detection import ALL, UNKNOWN
@@ -60,16 +61,6 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A plot with its caption and legend."""
-
-    title: str
-    caption: str
-    svg: Markup
-    legend: tuple[tuple[str, str], ...]  # colour class, name
-
-
-@dataclass(frozen=True)
 class RunView:
     """A run as the page shows it."""
 
@@ -78,6 +69,7 @@ class RunView:
     warnings: tuple[str, ...]
     tables: tuple[Table, ...]
     figures: tuple[Figure, ...]
+    clips: tuple[Figure, ...]
 
 
 def is_detection(folders: Sequence[Path]) -> bool:
@@ -93,7 +85,8 @@ def is_detection(folders: Sequence[Path]) -> bool:
 
 
 def write_report(folders: Sequence[Path], out: Path) -> page.Written:
-    """Write `out` (HTML), and NAME.csv beside it. The same runs give the same bytes.
+    """Write `out` (HTML), and NAME.csv beside it. The same runs give the same bytes
+    in the same place: points link to their clips.
 
     Raises:
         RunError: a folder is no finished run, or the files cannot be written.
@@ -106,7 +99,7 @@ def write_report(folders: Sequence[Path], out: Path) -> page.Written:
         script=page.part("report.js"),
         board=leaderboard.of_detectors(runs),
         title=and_words(run.label for run in runs),
-        views=[view(run, read_curves(run.folder)) for run in runs],
+        views=[view(run, read_curves(run.folder), out) for run in runs],
         runs=runs,
         settings=page.settings(runs),
         packages=page.packages(runs),
@@ -128,7 +121,7 @@ def write_report(folders: Sequence[Path], out: Path) -> page.Written:
     return written
 
 
-def view(run: Run, curves: Sequence[Curve]) -> RunView:
+def view(run: Run, curves: Sequence[Curve], out: Path) -> RunView:
     """All that the page says of a run."""
     rows = run.measurements
     tables = [
@@ -139,7 +132,14 @@ def view(run: Run, curves: Sequence[Curve]) -> RunView:
         *perturbation_tables(rows),
         *numbers_tables(rows, "frame"),
     ]
-    return RunView(run, tuple(answers(rows)), tuple(warnings(rows)), tuple(tables), tuple(figures(curves)))
+    return RunView(
+        run,
+        tuple(answers(rows)),
+        tuple(warnings(rows)),
+        tuple(tables),
+        tuple(figures(curves)),
+        tuple(clip_figures(run, out)),
+    )
 
 
 # Words.

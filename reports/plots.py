@@ -41,6 +41,16 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A plot of the detectors' report, with its caption and legend."""
+
+    title: str
+    caption: str
+    svg: Markup
+    legend: tuple[tuple[str, str], ...]  # colour class, name
+
+
+@dataclass(frozen=True)
 class Axis:
     """Where the points of a curve lie, and how they are called."""
 
@@ -357,11 +367,11 @@ def _spread(
     for condition, centre in zip(rows, centres, strict=True):
         measurement, look = rows[condition], series_looks[condition.series]
         name = condition.name if condition.shots is None else f"{condition.name} · {condition.shots}"
-        parts.append(write_text(left - 8, centre + 4, _shorten(name, 15), "row", "end", title=condition.full_name))
+        parts.append(write_text(left - 8, centre + 4, shorten(name, 15), "row", "end", title=condition.full_name))
         parts.append(f'<g class="dots {look.colour}">')
         for i, (identity, v) in enumerate(values[condition].items()):
             said = escape(f"{identity} {write_number(v, column.style)}")
-            dot = f'<path d="M{x(v):.1f} {centre + _jitter(i) * lane * 0.58:.1f}h0"><title>{said}</title></path>'
+            dot = f'<path d="M{x(v):.1f} {centre + jitter(i) * lane * 0.58:.1f}h0"><title>{said}</title></path>'
             link = links.get(condition, {}).get(identity)
             # Not a stop of the tab key: there are thousands, and the tables beside the page name the same people.
             parts.append(f'<a href="{escape(link)}" tabindex="-1">{dot}</a>' if link else dot)
@@ -450,7 +460,7 @@ def _told(measurement: Measurement, style: Digits) -> str:
     return f"{write_number(measurement.value, style)} {write_interval(measurement, style)}".strip()
 
 
-def _jitter(index: int) -> float:
+def jitter(index: int) -> float:
     """-0.5..0.5, spread evenly by the golden ratio: the same place for the same person in every row."""
     return (0.5 + index * 0.6180339887) % 1.0 - 0.5
 
@@ -477,7 +487,7 @@ def write_text(x: float, y: float, text: str, kind: str, anchor: str, title: str
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{hover}{escape(text)}</text>'
 
 
-def _shorten(text: str, length: int) -> str:
+def shorten(text: str, length: int) -> str:
     """The end stays, where the number of shots is."""
     return text if len(text) <= length else f"{text[: length - 8]}…{text[-7:]}"
 

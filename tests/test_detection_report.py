@@ -1,8 +1,12 @@
 """The report of detectors: every number of the run is there, and nothing else is needed to read it."""
 
 import csv
+import html
+import json
 import re
+import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from click.testing import CliRunner
@@ -68,6 +72,26 @@ def test_the_page_says_it_all_and_needs_nothing(run: Path, tmp_path: Path) -> No
         rows = list(csv.DictReader(lines))
     assert {row["protocol"] for row in rows} == {"P1", "P2", "P3"} and rows[0]["n_real"]
     assert write_report([run], tmp_path / "again.html").html.read_text() == page.replace("report.csv", "again.csv")
+
+
+def test_every_clip_is_a_point_that_leads_to_its_file(run: Path, tmp_path: Path) -> None:
+    moved, clips = tmp_path / "run", tmp_path / "here"
+    shutil.copytree(run, moved)
+    record = json.loads((moved / "run.json").read_text())
+    (moved / "run.json").write_text(json.dumps(record | {"dataset": {"fakes": f"elsewhere {clips}"}}))
+    frames = read_scores(run / SCORES).frames
+    items = [item for item in frames["item"].unique() if frames[frames["item"] == item]["label"].iloc[0] == "fake"]
+    for item in items:
+        (clips / item).parent.mkdir(parents=True, exist_ok=True)
+        (clips / item).touch()
+    page = write_report([moved], tmp_path / "out" / "report.html").html.read_text()
+    figures = re.findall(r'<svg [^>]*aria-label="p\(fake\) of each clip.*?</svg>', page, re.DOTALL)
+    assert figures
+    for figure in figures:
+        links = {unquote(link).removeprefix("../here/") for link in re.findall(r'<a href="([^"]*)"', figure)}
+        told = {html.unescape(text).rpartition(": ")[0] for text in re.findall(r"h0\"><title>([^<]*)</title>", figure)}
+        assert links and links <= set(items) and links == told & set(items)
+        assert told - set(items)  # real ones, which are no files here
 
 
 def test_answers_are_one_a_detector_and_protocol(run: Path) -> None:
