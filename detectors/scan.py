@@ -1,13 +1,15 @@
 """Any video or picture to verdicts: every face followed and cropped as a dataset's are, and its frames scored.
 
-A video is decoded twice: to find the faces, in small pictures, and for the frames that are scored. Memory does not grow
+A video is decoded twice: to find the faces, in small pictures, and for the frames that are scored; and once more as far
+as the frames that a map is made of. Memory does not grow
 with its length.
 """
 
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
+from itertools import islice, zip_longest
 from math import ceil, hypot
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
 from PIL import Image
 from scipy.special import expit, logit
 from torch import Tensor
@@ -371,7 +374,8 @@ def _score_tracks(
     tracks = [_judge_track(own, scanner, found.fps) for own in scorings]
     serious = sorted(range(len(tracks)), key=lambda n: tracks[n].seriousness)[: SHOWN_TRACKS if explain else 0]
     for rank, n in enumerate(serious):
-        shown = tuple(_show(scorings[n].kept, scanner, tracks[n].fps, mapped=rank == 0))
+        maps = _map(path, found, scorings[n], scanner) if rank == 0 else []
+        shown = tuple(_show(scorings[n].kept, maps, scanner, tracks[n].fps))
         tracks[n] = replace(tracks[n], shown=shown)
     return tracks
 
@@ -467,15 +471,31 @@ def _judge_track(own: _Scoring, scanner: Scanner, fps: float) -> TrackScan:
     )
 
 
-def _show(heads: Sequence[_Head], scanner: Scanner, rate: float, mapped: bool) -> Iterator[Shown]:
-    """The frames that decide; a map of each where that is asked for, and a frame can be scored by itself."""
-    if not heads:
-        return
-    pixels = torch.stack([head.pixels for head in heads])
-    mapped = mapped and scanner.window == 1
-    maps = heat_map(lambda frames: _logits(scanner, frames), pixels) if mapped else None
-    for place, head in enumerate(heads):
+def _map(path: Path, found: _Found, own: _Scoring, scanner: Scanner) -> list[NDArray[np.float32]]:
+    """What speaks for and against a fake in the frames that are shown, [SIZE, SIZE] each.
+
+    Of a detector that judges several in a row only of the first, as that takes as many scores as all of a short video:
+    the same place is blurred in all of them. They are read again, as holding those of every track would take memory.
+    """
+    score = partial(_logits, scanner)
+    if scanner.window == 1 or not own.kept:
+        return list(heat_map(score, torch.stack([head.pixels for head in own.kept]))) if own.kept else []
+    place = own.wanted.index(own.kept[0].number)
+    first = place - place % scanner.window
+    numbers = own.wanted[first : first + scanner.window]
+    heads = [
+        torch.from_numpy(cut_out(picture, own.crop, found.width, found.height, SIZE).copy()).permute(2, 0, 1)
+        for _, picture in _pictures(path, found, [own], numbers)
+    ]
+    return [heat_map(score, torch.stack(heads))[place - first]] if len(heads) == len(numbers) else []
+
+
+def _show(
+    heads: Sequence[_Head], maps: Sequence[NDArray[np.float32]], scanner: Scanner, rate: float
+) -> Iterator[Shown]:
+    """The frames that decide; the first of them with their maps."""
+    for head, own in zip_longest(heads, maps):
         picture = head.pixels.permute(1, 2, 0).contiguous().numpy()
-        heat = b"" if maps is None else encode_jpeg(lay_over(picture, maps[place]), QUALITY)
+        heat = b"" if own is None else encode_jpeg(lay_over(picture, own), QUALITY)
         p = scanner.calibrate(head.logit)
         yield Shown(head.number, head.number / rate, p, encode_jpeg(picture, QUALITY), heat)

@@ -132,6 +132,11 @@ def test_a_bright_face_is_fake_and_a_dark_one_real(folder: Path) -> None:
     assert scan(folder / "dark.mp4") == dark
 
 
+def test_of_frames_that_are_judged_together_the_first_that_is_shown_has_a_map(folder: Path) -> None:
+    (track,) = scan(folder / "bright.mp4", scanner(Brightness(), window=16), explain=True).tracks
+    assert track.shown[0].heat and not any(shown.heat for shown in track.shown[1:])
+
+
 def test_each_of_two_faces_is_judged_and_the_worse_decides(folder: Path) -> None:
     file = scan(folder / "two.mp4")
     assert [track.verdict for track in file.tracks] == ["fake", "real"]
