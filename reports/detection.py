@@ -8,6 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from reports import downloads, leaderboard, page
+from reports.examples import Group, groups
 from reports.numbers import DASH, and_words, count_words
 from reports.plots import COLOURS, WIDTH, Figure, write_svg, write_text
 from reports.points import clip_figures
@@ -70,6 +71,7 @@ class RunView:
     tables: tuple[Table, ...]
     figures: tuple[Figure, ...]
     clips: tuple[Figure, ...]
+    examples: tuple[Group, ...]
 
 
 def is_detection(folders: Sequence[Path]) -> bool:
@@ -139,6 +141,7 @@ def view(run: Run, curves: Sequence[Curve], out: Path) -> RunView:
         tuple(tables),
         tuple(figures(curves)),
         tuple(clip_figures(run, out)),
+        tuple(groups(run)),
     )
 
 

@@ -138,13 +138,11 @@ def make_strip(plan: Plan) -> Strip:
 
     who, name = plan.identity, plan.condition.full_name
     tiles = [
-        _tile("source", source, f"source frame of {who}"),
-        _tile("driving", landmarks, f"landmarks that drove frame {index} of {who}"),
-        _tile("real", real, f"real frame {index} of {who}"),
-        _tile("fake", fake, f"synthetic frame {index} of {who}, made by {name}"),
-        _tile(
-            "difference", _difference(fake, real), f"difference of the synthetic and the real frame {index} of {who}"
-        ),
+        tile("source", source, f"source frame of {who}"),
+        tile("driving", landmarks, f"landmarks that drove frame {index} of {who}"),
+        tile("real", real, f"real frame {index} of {who}"),
+        tile("fake", fake, f"synthetic frame {index} of {who}, made by {name}"),
+        tile("difference", _difference(fake, real), f"difference of the synthetic and the real frame {index} of {who}"),
     ]
     return Strip(plan, index, tuple(tiles))
 
@@ -228,7 +226,7 @@ def _difference(fake: Tensor, real: Tensor) -> Tensor:
     return (255 - DIFFERENCE_GAIN * distance).clamp(0, 255).to(torch.uint8).expand(3, -1, -1)
 
 
-def _tile(kind: str, frame: Tensor | None, alt: str) -> Tile:
+def tile(kind: str, frame: Tensor | None, alt: str) -> Tile:
     if frame is None:
         return Tile(kind, None, f"no picture: {alt}")
     image = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())

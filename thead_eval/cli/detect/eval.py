@@ -12,11 +12,15 @@ from thead_eval.cli.options import check_device, numbers
 from thead_eval.errors import ConfigError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from benchmarks.detection import Fit
+    from benchmarks.examples import Score
     from thead_eval.data import Dataset
     from thead_eval.detection import Scores
     from thead_eval.evidence import Evidence
     from thead_eval.judging import Progress
+    from thead_eval.pictures import Picture
     from thead_eval.results import Measurement
     from thead_eval.run import RunFolder
     from thead_eval.types import Detector
@@ -36,6 +40,7 @@ SETTINGS = "evidence protocols frames known_fakes draws seed split recipe".split
 @click.option("--perturb", default="", help="By name, with commas, or 'all': jpeg, h264, blur, resize, noise, ...")
 @click.option("--known-fakes", default="1,8,32", show_default=True, callback=numbers, help="Of k-shot.")
 @click.option("--draws", type=click.IntRange(1), default=5, show_default=True, help="Of the fakes of k-shot.")
+@click.option("--examples", type=click.IntRange(0), default=2, show_default=True, help="Of each kind, for the report.")
 @click.option("--scores", type=click.Path(path_type=Path), help="Judge the scores of another run; no detector is run.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. Default: runs/<time>-detect-<id>.")
 @click.option("--device", default="cpu", show_default=True, help="Of the networks: cpu, cuda, cuda:1 ...")
@@ -52,6 +57,7 @@ def command(
     perturb: str,
     known_fakes: tuple[int, ...],
     draws: int,
+    examples: int,
     scores: Path | None,
     out: Path | None,
     device: str,
@@ -88,6 +94,7 @@ def command(
         _tell(_judge_again(scores or out / SCORES, out, seed), out, as_json)
         return
     from benchmarks.detection import gather, judge_as_given, judge_trainings, plan_trainings, score
+    from benchmarks.examples import make_examples
     from benchmarks.robustness import PERTURBATIONS
     from thead_eval import __version__
     from thead_eval.cli.progress import progress_bars
@@ -141,9 +148,18 @@ def command(
             score(run, evidence, judges, collections, frames, perturbations, progress)
         gather(run, judges, perturbations, out / SCORES)
         run.record("scoring", config, described, {}, [])
+        table = read_scores(out / SCORES)
+        make_examples(run, judges, table, evidence, examples, _explain, progress)
         weights = {judge.model.key: judge.model.sha256 for judge in judges if judge.model.sha256}
-        measurements = _measure(run, read_scores(out / SCORES), config, described, weights, progress)
+        measurements = _measure(run, table, config, described, weights, progress)
     _tell(measurements, out, as_json)
+
+
+def _explain(score: "Score", frames: "Tensor", place: int) -> "Picture":
+    """A frame of some [T, 3, H, W] under its map."""
+    from detectors.explain import heat_map, lay_over
+
+    return lay_over(frames[place].permute(1, 2, 0).contiguous().numpy(), heat_map(score, frames)[place])
 
 
 def _judge_again(scores: Path, out: Path, seed: int) -> list["Measurement"]:

@@ -1,0 +1,129 @@
+"""What is shown of a detector: the clips it is surest of and most wrong about, in the run and in its report."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.detection import Judge, gather, judge_as_given, score
+from benchmarks.examples import Score, make_examples
+from reports.detection import write_report
+from tests.test_detect_eval import evidence, folder, quiet
+from thead_eval.curves import make_curves, write_curves
+from thead_eval.detection import SCORES, clip_scores, measure_scores, read_scores
+from thead_eval.errors import RunError
+from thead_eval.evidence import Evidence
+from thead_eval.examples import FOLDER, Example, read_examples
+from thead_eval.pictures import Picture
+from thead_eval.results import write_measurements
+from thead_eval.run import RunFolder, open_run
+from thead_eval.types import Clip
+
+__all__ = ["evidence", "folder"]  # fixtures
+
+
+@dataclass
+class Steady:
+    """The less a frame differs from the one before, the more fake; it needs eight in a row."""
+
+    name: str = "steady"
+    window: int = 8
+    shown: list[int] = field(default_factory=list)
+
+    def score(self, clip: Clip) -> Tensor:
+        self.shown.append(len(clip))
+        x = clip.frames.float()
+        return torch.exp(-(x[1:] - x[:-1]).abs().mean()).clamp(0.01, 0.99).expand(len(clip))
+
+
+@dataclass
+class Bright:
+    """The brighter the more fake, whatever it is: right and wrong about both."""
+
+    name: str = "bright"
+
+    def score(self, clip: Clip) -> Tensor:
+        return ((clip.frames.float().mean(dim=(1, 2, 3)) - 100) / 12).sigmoid()
+
+
+def white(score: Score, frames: Tensor, place: int) -> Picture:
+    """In place of a map: asks once, and is white."""
+    assert score(frames).shape == (len(frames),) and 0 <= place < len(frames)
+    return np.full((*frames.shape[2:], 3), 255, np.uint8)
+
+
+def judge(path: Path, evidence: Evidence) -> tuple[RunFolder, list[Judge]]:
+    run = open_run(path / "run", {}, ())
+    run.record("predicting", {}, {}, {}, [])
+    judges = judge_as_given({"steady": Steady(), "bright": Bright()}, evidence, None)
+    score(run, evidence, judges, dict.fromkeys((item.path for item in evidence.items), "here"), 16, (), quiet)
+    gather(run, judges, (), run.path / SCORES)
+    return run, judges
+
+
+def test_the_surest_and_the_most_wrong_are_shown(evidence: Evidence, tmp_path: Path) -> None:
+    run, judges = judge(tmp_path, evidence)
+    scores = read_scores(run.path / SCORES)
+    make_examples(run, judges, scores, evidence, 2, white, quiet)
+    examples = read_examples(run.path)
+    clips = {(clip["model"], clip["item"]): clip for clip in clip_scores(scores).to_dict("records")}
+    kinds: dict[str, list[str]] = {"steady": [], "bright": []}
+    for example in examples:
+        clip = clips[example.model, example.item]
+        kinds[example.model].append(example.kind)
+        assert clip["p"] == pytest.approx(example.p) and clip["generator"] == example.generator
+        assert (clip["label"] == "real") == (example.kind == "flagged")
+        assert (example.p < 0.5) == (example.kind == "missed")
+        own = scores.frames[(scores.frames["model"] == example.model) & (scores.frames["item"] == example.item)]
+        assert example.frame in set(own["frame"])
+    assert set(kinds["bright"]) | set(kinds["steady"]) == {"caught", "missed", "flagged"}
+    for model in kinds:
+        for kind in ("caught", "missed", "flagged"):
+            shown = [example for example in examples if (example.model, example.kind) == (model, kind)]
+            assert len({example.identity for example in shown}) == len(shown) <= 2
+            assert [example.p for example in shown] == sorted((e.p for e in shown), reverse=kind != "missed")
+            # Of frames that are judged together, only the first has a map.
+            assert [bool(example.heat) for example in shown] == [model == "bright" or n == 0 for n in range(len(shown))]
+    for example in examples:
+        with Image.open(run.path / FOLDER / example.picture) as picture:
+            assert ("Comment" in picture.info) == (example.kind != "flagged")  # the mark of what is synthetic
+
+
+def test_a_detector_that_needs_neighbours_is_explained_with_them(evidence: Evidence, tmp_path: Path) -> None:
+    run, judges = judge(tmp_path, evidence)
+    steady = next(judge.detector for judge in judges if judge.model.key == "steady")
+    assert isinstance(steady, Steady)
+    steady.shown.clear()
+    make_examples(run, judges, read_scores(run.path / SCORES), evidence, 1, white, quiet)
+    assert steady.shown and set(steady.shown) == {8}
+    steady.shown.clear()
+    make_examples(run, judges, read_scores(run.path / SCORES), evidence, 1, white, quiet)  # once is enough
+    assert not steady.shown
+
+
+def test_the_report_shows_them(evidence: Evidence, tmp_path: Path) -> None:
+    run, judges = judge(tmp_path, evidence)
+    scores = read_scores(run.path / SCORES)
+    make_examples(run, judges, scores, evidence, 1, white, quiet)
+    write_measurements(run.path, measure_scores(scores, 0, quiet))
+    write_curves(run.path, make_curves(scores))
+    run.record("complete", {"detection": True, "seed": 0}, {}, {}, [])
+    page = write_report([run.path], tmp_path / "report.html").html.read_text()
+    examples = read_examples(run.path)
+    assert page.count('loading="lazy"') == len(examples) + sum(bool(example.heat) for example in examples)
+    assert "What it goes by" in page and "Reals it takes for fakes" in page
+    for path in (run.path / FOLDER).iterdir():
+        path.unlink()
+    assert "What it goes by" not in write_report([run.path], tmp_path / "report.html").html.read_text()
+
+
+def test_a_damaged_list_is_refused(tmp_path: Path) -> None:
+    assert read_examples(tmp_path) == []
+    (tmp_path / "examples.json").write_text('[{"model": "duo"}]')
+    with pytest.raises(RunError, match=r"examples\.json' is damaged \(\d+ errors\); judge again"):
+        read_examples(tmp_path)
+    assert set(Example.model_fields) == set("model kind item generator identity p frame picture heat".split())
