@@ -235,10 +235,10 @@ def load_detector(name: str | Path, device: torch.device | str = "cpu") -> Detec
 
 
 def grain(device: torch.device) -> TrainedDetector:
-    """The one that theval carries: what happens to the grain of neighbouring frames, learnt from fakes of its own."""
+    """Carried by theval: what happens to the grain of neighbouring frames, learnt from fakes of its own."""
     return read_detector(BUNDLED / "grain.safetensors", device)
 
 
 def duo(device: torch.device) -> TrainedDetector:
-    """`grain`, and a network that learnt single frames of other systems' fakes: either may call one."""
+    """The default of a scan, carried by theval: `grain`, and a network that learnt other systems' fakes."""
     return replace(read_detector(BUNDLED / "duo.safetensors", device), name="duo")

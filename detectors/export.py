@@ -57,8 +57,8 @@ def export_detector(detector: TrainedDetector, path: Path) -> Exported:
     alone = detector.window == 1
     frames = _example(EXAMPLES if alone else detector.window, seed=0)
     cannot = (
-        f"detector '{detector.name}' cannot be exported, as it computes what an ONNX file cannot hold; export a "
-        "network, such as efflite0"
+        f"detector '{detector.name}' cannot be exported, as it computes what an ONNX file cannot hold; train "
+        "a network with 'theval detect train --detector efflite0', and export that"
     )
     try:
         program = trace(

@@ -113,7 +113,13 @@ def open_scanner(name: str | Path, device: torch.device, rate: float | None) -> 
             raise ConfigError(f"detector '{detector.name}' has no operating points; leave --fpr out")
         window = getattr(detector, "window", 1)
         return Scanner(
-            detector, DetectorNote(detector.name, ""), SIDE, window, None, _expit, lambda x: (_expit(x),) * 2
+            detector,
+            DetectorNote(detector.name, "", window=window),
+            SIDE,
+            window,
+            None,
+            _expit,
+            lambda x: (_expit(x),) * 2,
         )
     points = detector.operating_points
     if rate is not None and rate not in points:
@@ -129,6 +135,7 @@ def open_scanner(name: str | Path, device: torch.device, rate: float | None) -> 
         detector.generators,
         reals=int(validation.get("reals", 0)),
         fakes=int(validation.get("fakes", 0)),
+        window=detector.window,
     )
     return Scanner(
         detector,
@@ -468,6 +475,8 @@ def _judge_track(own: _Scoring, scanner: Scanner, fps: float) -> TrackScan:
         probability=p.value,
         low=p.low,
         high=p.high,
+        score_low=None if score.low is None else scanner.calibrate(score.low),
+        score_high=None if score.high is None else scanner.calibrate(score.high),
     )
 
 

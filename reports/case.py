@@ -41,6 +41,10 @@ SETTING_WORDS = {
     "detect_every": "of these, one in so many is searched for new faces",
     "searched": "faces sought at, pixels",
 }
+MAP_LIMIT = (
+    "A map shows where blurring changes the score most: what the detector reacts to, which need not be where something "
+    "was altered."
+)
 VERDICT_WORDS: dict[Verdict, str] = {"fake": "Fake", "inconclusive": "Inconclusive", "real": "Real"}
 
 
@@ -62,6 +66,11 @@ class TrackView:
     colour: str
     track: TrackScan
     pictures: tuple[Picture, ...]
+
+    @property
+    def mapped(self) -> bool:
+        """Whether some picture of it has a map."""
+        return any(picture.heat for picture in self.pictures)
 
 
 @dataclass(frozen=True)
@@ -220,6 +229,9 @@ def limits(record: CaseRecord) -> list[str]:
             f"It has learnt from fakes of {and_words(note.generators)}. Fakes made in another way may pass for real: "
             "“real” means that nothing spoke for those that it knows."
         )
+    looked = "by its pixels" if note.window == 1 else f"by its pixels and how they change over {note.window} frames"
+    videos = [file for file in record.files if file.fps]
+    mapped = any(shown.heat for file in record.files for track in file.tracks for shown in track.shown)
     return [
         *said,
         "The probability supposes that a fake is as likely as a real video before anyone has looked. Where fakes are "
@@ -227,10 +239,9 @@ def limits(record: CaseRecord) -> list[str]:
         "The interval covers how the frames of this file differ and on whom the detector was calibrated; neither "
         "another detector nor another recording of the same person.",
         "Each face in view has its own chance of a false alarm; how many there were stands beside each verdict.",
-        "Only faces were judged, each by its pixels: not the sound, the background, the order of frames, or what is "
-        "said. A picture is one frame, and says less than a video.",
-        "A map shows where blurring changes the score most: what the detector reacts to, which need not be where "
-        "something was altered.",
+        f"Only faces were judged, each {looked}: not the sound, the background, or what is said."
+        + ("" if len(videos) == len(record.files) else " A picture is one frame, and says less than a video."),
+        *([MAP_LIMIT] if mapped else []),
         "Marks are what somebody wrote into the file. Anyone can add or remove them, and no verdict depends on them.",
     ]
 

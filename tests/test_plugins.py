@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -13,6 +14,7 @@ from typing import get_args
 import pytest
 import torch
 from click.testing import CliRunner
+from hatchling.builders.wheel import WheelBuilder
 
 from thead_eval import plugins
 from thead_eval.cli.list import Entry, command, entries
@@ -97,6 +99,7 @@ def test_the_example_of_the_guide_works(install: Install) -> None:
     files = guide_files()
     assert list(files) == ["pyproject.toml", "still_life/colour.py", "still_life/still.py"]
     project = tomllib.loads(files.pop("pyproject.toml"))["project"]
+    assert project["dependencies"] == ["theval"]
     install(project["name"], project["entry-points"], files)
 
     metric = plugins.load("metric", "colour_shift")
@@ -112,6 +115,16 @@ def test_the_example_of_the_guide_works(install: Install) -> None:
     fake = generator.adapt(Clip("someone", red, 25), driving.take([0, 1])).animate(driving, 25)
     assert isinstance(fake, Clip)
     assert fake.frames.equal(red[[0] * 5])
+
+
+def test_the_example_of_the_guide_can_be_built(tmp_path: Path) -> None:
+    for name, text in guide_files().items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (wheel,) = WheelBuilder(str(tmp_path)).build(directory=str(tmp_path / "dist"), versions=["standard"])
+    with zipfile.ZipFile(wheel) as archive:
+        held = archive.namelist()
+    assert {"still_life/colour.py", "still_life/still.py", "still_life-1.0.dist-info/entry_points.txt"} <= set(held)
 
 
 def test_list_shows_them_with_their_package_and_a_broken_one_with_its_reason(install: Install) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -454,6 +455,8 @@ def test_command_prints_every_outcome(videos: Path, prepared: Path) -> None:
     )
     for outcome, count in (("prepared", 7), ("unreadable", 3), ("no face", 1), ("face lost", 1), ("too short", 2)):
         assert any(outcome in line and f" {count} " in line for line in printed.splitlines())
+    assert re.search(r"^people: train 0, val 0, test \d$", printed, re.MULTILINE)
+    assert re.search(r"^cut\.mp4: unreadable: .+", printed, re.MULTILINE)
     code, printed, _ = invoke(videos, prepared, *options, "--json")
     counts = json.loads(printed)
     assert code == 0 and counts["inputs"] == sum(counts["outcomes"].values()) == 14

@@ -374,6 +374,13 @@ def plan_few_shot_sets(
             failures.append(plan)
         if len(plans) == identities:
             break
+    if not plans and not failures:
+        counts = dataset.clips.groupby("split")["identity"].nunique()
+        there = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise DatasetError(
+            f"dataset '{dataset.path}': split '{split}' holds nobody of whom there are {max(min_frames, 1)} frames "
+            f"(people: {there}); name another with --split, such as 'all'"
+        )
     if not plans:
         raise DatasetError(
             f"dataset '{dataset.path}': no identity of split '{split}' has {shots} support and {TARGET_FRAMES} target "

@@ -65,6 +65,9 @@ class TrackScan:
     low: float | None  # 95 %, from how the frames vary; None where they are too few
     high: float | None
     shown: tuple[Shown, ...] = ()
+    # Of the mean over its time alone, without what calibration leaves open: the verdict is of all between these two.
+    score_low: float | None = None
+    score_high: float | None = None
 
     @property
     def seriousness(self) -> tuple[int, float]:
@@ -201,6 +204,8 @@ def _track_row(track: TrackScan) -> dict[str, Any]:  # Any: JSON
         "probability": _round(track.probability),
         "low": _round(track.low),
         "high": _round(track.high),
+        "score_low": _round(track.score_low),
+        "score_high": _round(track.score_high),
         "logit": round(track.logit, 4),
         "failed": sum(value is None for value in track.logits),
         "curve": [[frame, _round(value)] for frame, value in zip(track.scored, track.curve, strict=True)],
@@ -220,6 +225,7 @@ class DetectorNote:
     generators: tuple[str, ...] = ()  # whose fakes it has seen; () where it does not say
     reals: int = 0  # videos on which its verdicts were set, of people it did not learn from; 0: it does not say
     fakes: int = 0
+    window: int = 1  # consecutive frames that it judges together
 
 
 @dataclass(frozen=True)

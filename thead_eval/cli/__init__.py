@@ -42,7 +42,7 @@ class LazyGroup(click.Group):
         self.package, self.lines = package, lines
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.lines)
+        return [*self.lines]  # the module list.py beside this hides the built-in
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.lines:
@@ -53,7 +53,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(self.lines.items()))
+            formatter.write_dl([*self.lines.items()])
 
 
 @click.group(

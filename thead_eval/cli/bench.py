@@ -335,10 +335,10 @@ def _print_plan(suite: Suite, steps: Sequence[Step], run: Path, prefixes: Mappin
             left += hours if isinstance(hours, float) else 0.0
             unknown += [step.stage.name] if hours is None else []
     console.print(table)
-    console.print(
-        f"Left to do: {left:.2f} hours" + (f", and {', '.join(unknown)}" if unknown else "")
-        + (f", on {suite.machine}." if suite.machine else "."), highlight=False
-    )  # fmt: skip
+    known = f"{left:.2f} hours" if left or not unknown else ""
+    unmeasured = f"{', '.join(unknown)}, not measured on these data yet" if unknown else ""
+    told = ", and ".join(part for part in (known, unmeasured) if part)
+    console.print(f"Left to do: {told}{f', on {suite.machine}' if suite.machine else ''}.", highlight=False)
     for step in steps:
         prefix = [*prefixes.get(step.stage.name, ()), "theval"]
         click.echo(shlex.join([*prefix, *step.stage.command(run)]))

@@ -20,14 +20,14 @@ def command(source: str, out: Path, as_json: bool) -> None:
     landmarks alone, with numpy, OpenCV and onnxruntime. Whoever sends 68 points a frame sends a talking head; so the
     file is as private as the photos. Its metadata marks it as synthetic.
 
-    A DETECTOR, by its name, its file or its training's folder, takes frames [T, 3, 224, 224] uint8 and gives their
-    logits and calibrated probabilities. The file is kept only if its logits are the detector's within 0.0001.
+    A DETECTOR, by its file or its training's folder, takes frames [T, 3, 224, 224] uint8 and gives their
+    logits and calibrated probabilities. The file is kept only if its logits are the detector's within 0.0001. What is
+    no network, such as grain, and so duo, cannot be written.
 
     \b
     Examples:
       theval export me.safetensors -o me.onnx
       python -c "from generator.avatar import load_avatar; help(load_avatar('me.onnx').stream)"
-      theval export detectors/mine -o detector.onnx
       theval export detectors/mine -o detector.onnx
     """
     from thead_eval.errors import ConfigError

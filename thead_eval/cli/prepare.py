@@ -4,15 +4,18 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from thead_eval.cli.options import parts
 
 if TYPE_CHECKING:
+    from thead_eval.data import Dataset
     from thead_eval.prepare import PrepareReport
     from thead_eval.sources import Source, Survey
+
+LISTED = 20  # videos that gave no clip, with the reason
 
 # What each layout takes for a person, for the line that tells which was taken.
 TAKEN = {
@@ -103,6 +106,7 @@ def command(
       RAY_ADDRESS=auto theval prepare /shared/videos /shared/dataset --engine ray
     """
     from thead_eval import prepare
+    from thead_eval.data import open_dataset
     from thead_eval.sources import Ratios, survey
 
     settings = prepare.PrepareSettings(size, quality, detector, landmarks, detect_every, min_frames)  # type: ignore[arg-type]  # click checked the names
@@ -116,7 +120,7 @@ def command(
         counts = {**read, "inputs": len(sources), **result._asdict()}
         click.echo(json.dumps(counts, indent=1))
     else:
-        _print(result, len(sources))
+        _print(result, len(sources), open_dataset(out) if result.clips else None)
     if not result.clips:
         raise click.ClickException(
             f"none of {len(sources)} videos gave a clip; the reasons are in '{out / 'clips.parquet'}'"
@@ -160,9 +164,11 @@ def _progress(src: Path, sources: "list[Source]") -> "Iterator[Callable[[Source]
         yield report
 
 
-def _print(result: "PrepareReport", inputs: int) -> None:
+def _print(result: "PrepareReport", inputs: int, dataset: "Dataset | None") -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from thead_eval.data import Split
 
     table = Table("outcome", "videos", show_footer=True)
     table.columns[0].footer, table.columns[1].footer = "all", str(inputs)
@@ -172,3 +178,14 @@ def _print(result: "PrepareReport", inputs: int) -> None:
     console = Console()
     console.print(table)
     console.print(f"{result.clips} clips, {result.frames} frames")
+    if dataset is None:
+        return
+    people = dataset.clips.groupby("split")["identity"].nunique()
+    told = ", ".join(f"{split} {people.get(split, 0)}" for split in get_args(Split))
+    console.print(f"people: {told}", highlight=False)
+    for row in dataset.rejected.head(LISTED).to_dict("records"):
+        console.print(
+            f"{row['source']}: {row['reason']}: {row['detail']}", highlight=False, markup=False, soft_wrap=True
+        )
+    if len(dataset.rejected) > LISTED:
+        console.print(f"and {len(dataset.rejected) - LISTED} more; all are in {dataset.path}/clips.parquet")

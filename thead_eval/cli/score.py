@@ -73,7 +73,7 @@ def command(
       theval report runs/controls -o report.html
     """
     from benchmarks.pairs import fingerprint, pair_by_name, pair_by_table
-    from benchmarks.shots import ShotsConfig, predict
+    from benchmarks.shots import ShotsConfig, plan_sets, predict
     from thead_eval import __version__, plugins
     from thead_eval.cli.progress import progress_bars
     from thead_eval.data import open_dataset
@@ -124,7 +124,10 @@ def command(
                 device,
             )
             config = vars(shots_config) | {"generators": list(shots_config.generators), "shots": list(shots)}
-            config["dataset"] = open_dataset(data).sha256
+            dataset = open_dataset(data)
+            config["dataset"] = dataset.sha256
+            if not earlier:
+                plan_sets(shots_config, dataset)  # where nobody can be judged, no folder is begun
             make_pairs = partial(predict, shots_config, progress=progress)
         elif fakes and reals:
             found = pair_by_table(pairs, fakes, reals) if pairs else pair_by_name(fakes, reals)

@@ -45,11 +45,11 @@ def command(data: str | None, fakes: tuple[Path, ...], fair: bool, no_faces: boo
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found) | {"metadata": found.metadata._asdict()}, indent=1))
     else:
-        _print(found)
+        _print(found, fair)
     sys.exit(1 if found.leaks else 0)
 
 
-def _print(found: "Audit") -> None:
+def _print(found: "Audit", fair: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -76,5 +76,11 @@ def _print(found: "Audit") -> None:
         console.print(f"unreadable: {reason}", style="yellow", highlight=False, markup=False)
     if found.faceless:
         console.print(f"no face found, so not compared: {', '.join(found.faceless)}", highlight=False, markup=False)
+    if not fair and any(leak.check == "metadata" for leak in found.leaks):
+        console.print(
+            "Whole real clips stand beside fakes here. With --fair, only the real frames that the fakes reproduce do, "
+            "as files like theirs: what detectors learn from and are judged on.",
+            highlight=False,
+        )
     count = len(found.leaks)
     console.print(f"{count or 'No'} leak{'s' if count > 1 else ''} found.", highlight=False)

@@ -59,7 +59,8 @@ def command(
     Of each file: an outcome (scored, unreadable, no_face, too_short, failed), and where it was scored a verdict of its
     most suspicious face: fake, real or inconclusive, with the probability of a fake, 95 % of what it could be, and the
     marks that the file carries. A verdict holds at a false positive rate that the detector's validation showed; with
-    several faces, each has that chance of a false alarm.
+    several faces, each has that chance of a false alarm. The default detector judges sixteen frames in a row, so that a
+    picture is too_short for it: for pictures, name one of single frames.
 
     \b
     Exit code:
@@ -71,7 +72,7 @@ def command(
     \b
     Examples:
       theval detect scan video.mp4
-      theval detect scan clips/ photo.jpg --json > scan.json
+      theval detect scan clips/ video.mp4 --json > scan.json
       theval detect scan video.mp4 --report case.html
       theval detect scan clips/ --detector detectors/mine --fpr 0.05
     """

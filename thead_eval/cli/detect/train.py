@@ -64,8 +64,8 @@ def command(
     metrics.csv. Ctrl-C or SIGTERM saves and ends (exit code 130 or 143); the same command with --resume makes the run
     that would have been. A training that diverges ends with exit code 1.
 
-    Before it, the clips are audited as by 'theval detect audit --no-faces': what two splits share is an error, and what
-    the files tell without a picture is said.
+    Before it, the clips are audited as by 'theval detect audit --fair --no-faces': what two splits share is an error,
+    and what the files tell without a picture is said.
 
     \b
     Examples:
