@@ -479,6 +479,8 @@ def test_a_study_without_answers_or_of_another_run_is_refused(study: Path, tmp_p
     ran = CliRunner().invoke(theval, ["study", "score", str(study)])
     assert isinstance(ran.exception, RunError) and "has no answers" in str(ran.exception)
     Answers(study / "answers.sqlite").invite(read_study(study), 1)
+    ran = CliRunner().invoke(theval, ["study", "score", str(study)])
+    assert isinstance(ran.exception, RunError) and "nobody has answered" in str(ran.exception)
     hand_made_run(tmp_path / "other", [grey(0, 30)])
     ran = CliRunner().invoke(theval, ["study", "score", str(study), "--run", str(tmp_path / "other")])
     assert isinstance(ran.exception, RunError) and "another run than" in str(ran.exception)

@@ -315,11 +315,12 @@ def _row(step: Step, run: Path, hours: Mapping[str, float]) -> dict[str, object]
 
 
 def _print_plan(suite: Suite, steps: Sequence[Step], run: Path, prefixes: Mapping[str, Sequence[str]]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    from thead_eval.cli.console import results_console
+
+    console = results_console()
     table = Table(title=escape(f"{suite.name}: {suite.about}"), caption=f"in {run}; * as measured there")
     for heading in ("stage", "needs", "status"):
         table.add_column(heading)
@@ -351,8 +352,9 @@ def _tell(step: Step, of: int, names: Sequence[str]) -> None:
 
 
 def _print_done(steps: Sequence[Step]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from thead_eval.cli.console import results_console
 
     table = Table("stage", "seconds", "CPU seconds", "peak memory")
     for column in table.columns[1:]:
@@ -361,7 +363,7 @@ def _print_done(steps: Sequence[Step]) -> None:
         if step.made:
             peak = f"{step.made.peak_mb / 1000:.1f} GB"
             table.add_row(step.stage.name, f"{step.made.seconds:.0f}", f"{step.made.cpu_seconds:.0f}", peak)
-    Console().print(table)
+    results_console().print(table)
 
 
 def _write_index(suite: Suite, steps: Sequence[Step], run: Path) -> Path:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import get_args
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
 from thead_eval import plugins
+from thead_eval.cli.console import results_console
 from thead_eval.errors import ThevalError
 from thead_eval.plugins import Kind
 
@@ -59,7 +59,7 @@ def command(kind: Kind | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(entry) for entry in found], indent=1))
         return
-    console = Console(highlight=False)
+    console = results_console(highlight=False)
     for each in kinds:
         console.print(f"[bold underline]{HEADINGS[each]}[/]")
         shown = [entry for entry in found if entry.kind == each]

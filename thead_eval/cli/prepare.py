@@ -165,9 +165,9 @@ def _progress(src: Path, sources: "list[Source]") -> "Iterator[Callable[[Source]
 
 
 def _print(result: "PrepareReport", inputs: int, dataset: "Dataset | None") -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from thead_eval.cli.console import results_console
     from thead_eval.data import Split
 
     table = Table("outcome", "videos", show_footer=True)
@@ -175,7 +175,7 @@ def _print(result: "PrepareReport", inputs: int, dataset: "Dataset | None") -> N
     table.columns[1].justify = "right"
     for outcome, count in result.outcomes.items():
         table.add_row(outcome, str(count))
-    console = Console()
+    console = results_console()
     console.print(table)
     console.print(f"{result.clips} clips, {result.frames} frames")
     if dataset is None:

@@ -160,18 +160,18 @@ def _workers(device: str) -> int:
 
 def _print_table(measurements: list["Measurement"], failures: list["Failure"], run: Path) -> None:
     """Metrics down, shots across; a row per generator."""
-    from rich.console import Console
     from rich.table import Table
 
+    from thead_eval.cli.console import results_console
     from thead_eval.results import direction
 
-    console = Console()
+    console = results_console()
     judged = [m for m in measurements if "pair" not in m.labels]
     computed = [m for m in judged if m.value is not None]
     columns = sorted({m.labels.get("shots", "") for m in judged}, key=lambda shots: int(shots or 0))
     table = Table(caption=f"value [95 % interval over people]; full record in {run}")
     for heading in ("metric", "better", "generator"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for shots in columns:
         table.add_column(f"{shots}-shot" if shots else "value", justify="right")
     cells = {(m.metric, m.labels["generator"], m.labels.get("shots", "")): m for m in computed}

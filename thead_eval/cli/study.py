@@ -76,10 +76,9 @@ def make(
             err=True,
         )
     people = len({triplet.identity for triplet in study.triplets})
-    if people < questions:
-        click.echo(
-            f"Only {people} people are shown: with {questions} questions, participants meet them again.", err=True
-        )
+    asked = min(questions, len(study.triplets))
+    if people < asked:
+        click.echo(f"Only {people} people are shown: with {asked} questions, participants meet them again.", err=True)
     click.echo(f"Next: theval study serve {out}")
 
 
@@ -158,6 +157,8 @@ def score(study: Path, run: Path | None, as_json: bool) -> None:
         raise RunError(f"'{run}' is another run than '{study}' was drawn from; name that with --run")
     store = Answers(study / "answers.sqlite")
     answers = store.all()
+    if not answers:
+        raise RunError(f"nobody has answered '{study}' yet; ask people with 'theval study serve {study}'")
     took_part = attendance(made, answers)
     rows = measure(made, answers)
     write_measurements(run, [*(row for row in read_measurements(run) if row.metric != USER), *rows])

@@ -107,7 +107,7 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
         print_json(files, thorough=True)
     else:
         for name, state in states.items():
-            click.echo(f"{state:8} {name}")
+            click.echo(f"{'verified' if state == 'present' else state:8} {name}")
     for weight in files:
         if states[weight.name] == "corrupt" or (states[weight.name] == "missing" and names):
             try:

@@ -50,10 +50,11 @@ def command(data: str | None, fakes: tuple[Path, ...], fair: bool, no_faces: boo
 
 
 def _print(found: "Audit", fair: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from thead_eval.cli.console import results_console
+
+    console = results_console()
     compared = f"; the faces of {found.faces} were compared" if found.faces else "; faces were not compared"
     console.print(f"{found.clips} clips of {found.identities} people{compared}.", highlight=False)
     if found.tells:

@@ -273,10 +273,11 @@ def _load(names: Sequence[str], device: str) -> dict[str, "Detector"]:
 
 def _print_table(measurements: Sequence["Measurement"], run: Path) -> None:
     """Clips, as they are: a row a detector, training, protocol and generator."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from thead_eval.cli.console import results_console
+
+    console = results_console()
     hidden = {"perturbation", "reals", "shots"}
     shown = [m for m in measurements if m.labels["unit"] == "clip" and not m.labels.keys() & hidden]
     metrics = [name for name in COLUMNS if any(m.metric == name and m.value is not None for m in shown)]

@@ -151,13 +151,13 @@ def _write_report(
 
 
 def _print(scans: "Sequence[FileScan]", scanner: "Scanner") -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from thead_eval.cli.console import results_console
     from thead_eval.verdicts import count_outcomes, count_verdicts
 
-    console = Console(highlight=False)
+    console = results_console(highlight=False)
     table = Table("file", "verdict", "p(fake)", "95 %", "tracks", "marks")
     table.columns[0].overflow = "fold"
     for column in table.columns[2:5]:
