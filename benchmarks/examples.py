@@ -1,5 +1,6 @@
 """What to look at of a detector: the fakes that it is surest of, those that it misses, and the reals that it flags."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from benchmarks.detection import Judge
 from thead_eval.detection import Scores, clip_scores, score_clip
+from thead_eval.errors import DatasetError, MediaError
 from thead_eval.evidence import Evidence, Item
 from thead_eval.examples import FOLDER, Example, Kind, read_examples, write_examples
 from thead_eval.judging import Progress
@@ -44,7 +46,11 @@ def make_examples(
     Of a detector that judges several frames in a row only the first of each kind gets a map: one takes as long as
     fifty windows.
     """
-    known = {(example.model, example.kind, example.item): example for example in read_examples(run.path)}
+    known = {
+        (example.model, example.kind, example.item): example
+        for example in read_examples(run.path)
+        if (run.path / FOLDER / example.picture).is_file()
+    }
     clips = clip_scores(scores)
     clips = clips[(clips["perturbation"] == "") & clips["p"].notna()]
     asked = [
@@ -59,7 +65,11 @@ def make_examples(
         progress("examples", done, len(asked))
         item = next(item for item in judge.items if item.id == chosen.clip["item"])
         example = known.get((judge.model.key, chosen.kind, item.id))
-        made.append(example or _show(run, judge, item, chosen, scores.frames, evidence, explain))
+        try:
+            made.append(example or _show(run, judge, item, chosen, scores.frames, evidence, explain))
+        except (DatasetError, MediaError):
+            continue  # it was there when it was scored: the numbers stand, and there is nothing to look at
+        write_examples(run.path, made)
     progress("examples", len(asked), len(asked))
     write_examples(run.path, made)
 
@@ -90,7 +100,8 @@ def _show(
     assert detector is not None
     own = frames[(frames["model"] == judge.model.key) & (frames["item"] == item.id) & (frames["perturbation"] == "")]
     own = own.sort_values("frame")
-    place = int(np.nanargmin(np.abs(own["logit"].to_numpy() - own["logit"].mean())))
+    far = np.abs(own["logit"].to_numpy() - own["logit"].mean())
+    place = int(np.argmin(np.where(np.isfinite(far), far, np.inf)))
     first = place - place % judge.window  # runs follow one another
     numbers = [int(number) for number in own["frame"].iloc[first : first + judge.window]]
     heads = evidence.read(item, numbers).frames
@@ -98,11 +109,12 @@ def _show(
     def score(frames: Tensor) -> Tensor:
         return torch.from_numpy(score_clip(detector, Clip(item.id, frames, item.fps)).logits)
 
-    name = f"{file_name(judge.model.key)}-{chosen.kind}-{chosen.rank + 1}"
+    name = f"{file_name(judge.model.key)}-{chosen.kind}-{hashlib.sha256(item.id.encode()).hexdigest()[:12]}"
     synthetic = item.generator if item.label == "fake" else None
     picture, heat = f"{name}.png", ""
     write_image(run.path / FOLDER / picture, heads[place - first], synthetic=synthetic)
-    if judge.window == 1 or chosen.rank == 0:
+    # Some score a whole clip, and nothing of a single frame.
+    if (judge.window == 1 or chosen.rank == 0) and bool(score(heads)[place - first].isfinite()):
         heat = f"{name}-map.png"
         seen = torch.from_numpy(explain(score, heads, place - first).copy()).permute(2, 0, 1)
         write_image(run.path / FOLDER / heat, seen, synthetic=synthetic)

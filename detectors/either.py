@@ -44,10 +44,12 @@ class Either(nn.Module):
         def loss(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             weight, bias = values[:count], values[count:]
             line = numbers * weight + bias
-            reasons = np.logaddexp(0, line).sum(axis=1).clip(1e-6, 60)
+            whole = np.logaddexp(0, line).sum(axis=1)
+            reasons = whole.clip(1e-6, 60)
             of_fake = -np.log(-np.expm1(-reasons))
             value = (share * np.where(fake, of_fake, reasons)).sum() + PENALTY * np.square(weight - 1).sum()
             of_reasons = share * np.where(fake, -1 / np.expm1(reasons), 1.0)
+            of_reasons *= whole == reasons  # where it is clipped, nothing changes it
             of_line = of_reasons[:, None] * expit(line)
             of_weight = (of_line * numbers).sum(axis=0) + 2 * PENALTY * (weight - 1)
             return float(value), np.concatenate([of_weight, of_line.sum(axis=0)])
@@ -55,7 +57,8 @@ class Either(nn.Module):
         start = np.concatenate([np.ones(count), np.full(count, -1.0)])
         bounds = [(0, None)] * count + [(None, None)] * count
         found = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B")
-        if not (found.success and np.isfinite(found.x).all()):
+        # A search that stops early for rounding has found something too.
+        if not (np.isfinite(found.x).all() and np.isfinite(found.fun)):
             raise TrainingFailed(
                 f"no rule was found for {count} detectors on {len(fake)} windows ({found.message}); look at each alone "
                 "with 'theval detect eval'"

@@ -27,6 +27,8 @@ Score = Callable[[Tensor], Tensor]
 def heat_map(score: Score, heads: Tensor) -> NDArray[np.float32]:
     """[K, H, W] of heads [K, 3, H, W] uint8: above 0 where a part speaks for a fake, below where against.
 
+    The same part is blurred in all K at once, as a detector may judge them together.
+
     In units of the score: by how much it falls without that part. A frame's map is 0 where it could not be scored.
     """
     frames, _, height, width = heads.shape

@@ -1,8 +1,7 @@
 """Any video or picture to verdicts: every face followed and cropped as a dataset's are, and its frames scored.
 
-A video is decoded twice: to find the faces, in small pictures, and for the frames that are scored; and once more as far
-as the frames that a map is made of. Memory does not grow
-with its length.
+A video is decoded twice: to find the faces, in small pictures, and for the frames that are scored. For a case report,
+once more as far as the frames that a map is made of. Memory does not grow with its length.
 """
 
 import json
@@ -381,7 +380,7 @@ def _score_tracks(
     tracks = [_judge_track(own, scanner, found.fps) for own in scorings]
     serious = sorted(range(len(tracks)), key=lambda n: tracks[n].seriousness)[: SHOWN_TRACKS if explain else 0]
     for rank, n in enumerate(serious):
-        maps = _map(path, found, scorings[n], scanner) if rank == 0 else []
+        maps = _map(path, found, scorings, n, scanner) if rank == 0 else []
         shown = tuple(_show(scorings[n].kept, maps, scanner, tracks[n].fps))
         tracks[n] = replace(tracks[n], shown=shown)
     return tracks
@@ -480,21 +479,26 @@ def _judge_track(own: _Scoring, scanner: Scanner, fps: float) -> TrackScan:
     )
 
 
-def _map(path: Path, found: _Found, own: _Scoring, scanner: Scanner) -> list[NDArray[np.float32]]:
+def _map(
+    path: Path, found: _Found, scorings: Sequence[_Scoring], n: int, scanner: Scanner
+) -> list[NDArray[np.float32]]:
     """What speaks for and against a fake in the frames that are shown, [SIZE, SIZE] each.
 
     Of a detector that judges several in a row only of the first, as that takes as many scores as all of a short video:
     the same place is blurred in all of them. They are read again, as holding those of every track would take memory.
     """
+    own = scorings[n]
     score = partial(_logits, scanner)
-    if scanner.window == 1 or not own.kept:
-        return list(heat_map(score, torch.stack([head.pixels for head in own.kept]))) if own.kept else []
+    if not own.kept:
+        return []
+    if scanner.window == 1:
+        return list(heat_map(score, torch.stack([head.pixels for head in own.kept])))
     place = own.wanted.index(own.kept[0].number)
     first = place - place % scanner.window
     numbers = own.wanted[first : first + scanner.window]
     heads = [
         torch.from_numpy(cut_out(picture, own.crop, found.width, found.height, SIZE).copy()).permute(2, 0, 1)
-        for _, picture in _pictures(path, found, [own], numbers)
+        for _, picture in _pictures(path, found, scorings, numbers)
     ]
     return [heat_map(score, torch.stack(heads))[place - first]] if len(heads) == len(numbers) else []
 

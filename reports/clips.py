@@ -37,6 +37,11 @@ def _links_of(run: Run, out: Path) -> dict[Condition, dict[str, str]]:
             # In the run folder, which may have moved since; else where the user's own clips were.
             for path in (folder.clip(condition.generator, condition.shots or "", item), elsewhere):
                 if path is not None and path.is_file():
-                    links[condition][identity] = quote(Path(os.path.relpath(path, out.parent)).as_posix())
+                    links[condition][identity] = relative_url(path, out)
                     break
     return links
+
+
+def relative_url(path: Path, out: Path) -> str:
+    """Of a file, as a page at `out` names it."""
+    return quote(Path(os.path.relpath(path, out.parent)).as_posix())

@@ -16,6 +16,7 @@ from thead_eval.results import USER, Measurement
 
 WIDTH = 340  # user units: a phone's width, so that text keeps its size where one plot fills the screen
 COLOURS = 6  # .c0 to .c5 in report.css; more series repeat them with another shape
+MOST_NAMED = 3000  # points of a plot that say who they are, at up to 300 bytes each; of more, none does
 CHANCE = 1 / 3  # of who spots one fake among three
 SHAPES = ("circle", "square", "diamond", "up", "down")
 
@@ -369,12 +370,15 @@ def _spread(
         name = condition.name if condition.shots is None else f"{condition.name} · {condition.shots}"
         parts.append(write_text(left - 8, centre + 4, shorten(name, 15), "row", "end", title=condition.full_name))
         parts.append(f'<g class="dots {look.colour}">')
-        for i, (identity, v) in enumerate(values[condition].items()):
-            said = escape(f"{identity} {write_number(v, column.style)}")
-            dot = f'<path d="M{x(v):.1f} {centre + jitter(i) * lane * 0.58:.1f}h0"><title>{said}</title></path>'
-            link = links.get(condition, {}).get(identity)
-            # Not a stop of the tab key: there are thousands, and the tables beside the page name the same people.
-            parts.append(f'<a href="{escape(link)}" tabindex="-1">{dot}</a>' if link else dot)
+        own = values[condition]
+        spots = [f"M{x(v):.1f} {centre + jitter(i) * lane * 0.58:.1f}h0" for i, v in enumerate(own.values())]
+        if len(everything) > MOST_NAMED:
+            parts.append(f'<path d="{"".join(spots)}"/>')
+        else:
+            linked = links.get(condition, {})
+            for spot, (identity, v) in zip(spots, own.items(), strict=True):
+                said = f"{identity} {write_number(v, column.style)}"
+                parts.append(write_dot(spot, said, linked.get(identity, "")))
         parts.append("</g>")
         if measurement.value is not None:
             if measurement.low is not None and measurement.high is not None:
@@ -485,6 +489,13 @@ def _marker(look: Look, x: float, y: float) -> str:
 def write_text(x: float, y: float, text: str, kind: str, anchor: str, title: str = "") -> str:
     hover = f"<title>{escape(title)}</title>" if title else ""
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{hover}{escape(text)}</text>'
+
+
+def write_dot(spot: str, said: str, link: str) -> str:
+    """A point that says who it is where it is pointed at, and leads to a clip."""
+    dot = f'<path d="{spot}"><title>{escape(said)}</title></path>'
+    # Not a stop of the tab key: there are thousands, and the tables beside the page name the same people.
+    return f'<a href="{escape(link)}" tabindex="-1">{dot}</a>' if link else dot
 
 
 def shorten(text: str, length: int) -> str:

@@ -1,18 +1,17 @@
 """Every clip that a detector judged as a point: how surely it calls it a fake, who it is, and where it lies."""
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
 
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from scipy.special import expit
 
-from reports.plots import WIDTH, Figure, jitter, shorten, write_svg, write_text
+from reports.clips import relative_url
+from reports.plots import MOST_NAMED, WIDTH, Figure, jitter, shorten, write_dot, write_svg, write_text
 from reports.runs import Run
-from thead_eval.detection import SCORES, Model, clip_scores, read_scores
+from thead_eval.detection import SCORES, Model, clip_scores, read_items, read_scores
 
-MOST_NAMED = 3000  # points of a figure that say who they are, at 150 bytes each
 STATED = "5"  # percent of the validation reals that the line in a figure lets pass as fakes
 
 
@@ -27,6 +26,8 @@ def clip_figures(run: Run, out: Path) -> list[Figure]:
     scores = read_scores(run.folder / SCORES)
     clips = clip_scores(scores)
     clips = clips[(clips["perturbation"] == "") & clips["p"].notna()]
+    files = {item: path for item, path in read_items(run.folder).items() if path.is_file()}
+    links = {item: relative_url(path, out) for item, path in files.items()}
     made = []
     for model in scores.models.values():
         own = clips[clips["model"] == model.key]
@@ -34,25 +35,13 @@ def clip_figures(run: Run, out: Path) -> list[Figure]:
             continue
         name = model.detector + (f", {model.training}" if model.training else "")
         caption = "p(fake) of each clip, by who made it"
-        made.append(Figure(f"Clip by clip: {name}", caption, _points(model, own, _Places(run, out)), ()))
+        caption += "; too many to say which" if len(own) > MOST_NAMED else ""
+        caption += f"; dotted: the threshold for {STATED} % of validation's reals" if STATED in model.thresholds else ""
+        made.append(Figure(f"Clip by clip: {name}", caption, _points(model, own, links), ()))
     return made
 
 
-class _Places:
-    """The URL of an item that is a file, relative to the report; '' where it is none, or no longer there."""
-
-    def __init__(self, run: Run, out: Path) -> None:
-        self.out = out
-        folders = [Path(name) for name in run.record.dataset.get("fakes", "").split()]
-        self.folders = {folder.resolve().name: folder for folder in folders}
-
-    def __call__(self, item: str, collection: str) -> str:
-        folder = self.folders.get(collection)
-        path = folder / item.removeprefix(f"{collection}/") if folder else None
-        return quote(Path(os.path.relpath(path, self.out.parent)).as_posix()) if path and path.is_file() else ""
-
-
-def _points(model: Model, clips: pd.DataFrame, places: _Places) -> Markup:
+def _points(model: Model, clips: pd.DataFrame, links: Mapping[str, str]) -> Markup:
     left, right, top, bottom, lane = 112, 12, 6, 36, 24
     makers = clips.groupby(clips["generator"].where(clips["label"] == "fake", ""))["p"].mean().sort_values()
     rows = [maker for maker in ("", *(name for name in makers.index if name)) if maker in makers.index]
@@ -70,7 +59,6 @@ def _points(model: Model, clips: pd.DataFrame, places: _Places) -> Markup:
     if threshold is not None:
         at = x(float(expit(model.scale * threshold + model.shift)))
         parts.append(f'<line class="floor" x1="{at:.1f}" x2="{at:.1f}" y1="{top}" y2="{lowest}"/>')
-        parts.append(write_text(at, lowest + 30, f"{STATED} %", "level", "end" if at > x(0.5) else "start"))
     told = []
     for place, maker in enumerate(rows):
         centre = top + lane * (place + 0.5)
@@ -85,12 +73,7 @@ def _points(model: Model, clips: pd.DataFrame, places: _Places) -> Markup:
         if len(clips) > MOST_NAMED:
             parts.append(f'<path d="{"".join(spots)}"/>')
         else:
-            named = zip(spots, own["item"], own["collection"], own["p"], strict=True)
-            parts += [_dot(spot, f"{item}: {p:.3f}", places(item, collection)) for spot, item, collection, p in named]
+            named = zip(spots, own["item"], own["p"], strict=True)
+            parts += [write_dot(spot, f"{item}: {p:.3f}", links.get(item, "")) for spot, item, p in named]
         parts.append("</g>")
     return write_svg(lowest + bottom, f"p(fake) of each clip by {model.detector}. {'; '.join(told)}.", parts)
-
-
-def _dot(spot: str, said: str, link: str) -> str:
-    dot = f'<path d="{spot}"><title>{escape(said)}</title></path>'
-    return f'<a href="{escape(link)}" tabindex="-1">{dot}</a>' if link else dot

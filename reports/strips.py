@@ -227,6 +227,7 @@ def _difference(fake: Tensor, real: Tensor) -> Tensor:
 
 
 def tile(kind: str, frame: Tensor | None, alt: str) -> Tile:
+    """A frame [3, H, W] uint8 within TILE pixels; of the kind 'fake', with SYNTHETIC in its pixels and metadata."""
     if frame is None:
         return Tile(kind, None, f"no picture: {alt}")
     image = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())

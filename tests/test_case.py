@@ -66,6 +66,22 @@ def test_a_detector_without_an_operating_point_and_a_picture() -> None:
     assert "Over time" not in page and ", frame 3" not in page and 'class="alone"' in page
 
 
+def test_what_is_said_of_maps_and_neighbours_fits_the_detector() -> None:
+    alone = record(VIDEO)
+    together = replace(alone, detector=replace(alone.detector, window=16))
+    bare = record(replace(VIDEO, tracks=(replace(FAKE, shown=(replace(SHOWN, heat=b""),)),)))
+    assert "each by its pixels: not the sound" in render(alone) and "Beside a frame its map" in render(alone)
+    page = render(together)
+    assert "by its pixels and how they change over 16 frames" in page and "Beside the first its map" in page
+    assert "its map" not in render(bare) and "A map shows" not in render(bare)
+
+
+def test_which_interval_decides_is_told() -> None:
+    track = replace(FAKE, score_low=0.912, score_high=0.934)
+    page = render(record(replace(VIDEO, tracks=(track,))))
+    assert "0.912 to 0.934" in page and "0.900 to 0.980" in page
+
+
 def test_a_film_of_many_faces() -> None:
     page = render(record(replace(VIDEO, verdict="inconclusive", tracks=(FAKE, *[REAL] * 59))))
     assert "1 track called fake is no more than chance gives" in page

@@ -88,8 +88,10 @@ def test_who_has_too_few_frames_is_named(tmp_path: Path) -> None:
         plan_few_shot_sets(short, "test", 32, seed=0)
     plans, _ = plan_few_shot_sets(short, "test", 8, seed=0)
     assert len(plans) == 2
-    with pytest.raises(DatasetError, match=r"split 'val' holds nobody .* \(people: test 2\); name another"):
+    with pytest.raises(DatasetError, match=r"split 'val' has no real clip \(people: test 2\); name another"):
         plan_few_shot_sets(short, "val", 8, seed=0)
+    with pytest.raises(DatasetError, match=r"longest clip of split 'test' has 60 frames, 99 are asked for"):
+        plan_few_shot_sets(short, "test", 8, seed=0, min_frames=99)
 
 
 def test_a_folder_that_is_no_dataset_says_what_makes_one(tmp_path: Path) -> None:

@@ -75,20 +75,20 @@ def test_the_page_says_it_all_and_needs_nothing(run: Path, tmp_path: Path) -> No
 
 
 def test_every_clip_is_a_point_that_leads_to_its_file(run: Path, tmp_path: Path) -> None:
-    moved, clips = tmp_path / "run", tmp_path / "here"
+    moved, clips = tmp_path / "run", tmp_path / "my fakes"
     shutil.copytree(run, moved)
-    record = json.loads((moved / "run.json").read_text())
-    (moved / "run.json").write_text(json.dumps(record | {"dataset": {"fakes": f"elsewhere {clips}"}}))
     frames = read_scores(run / SCORES).frames
     items = [item for item in frames["item"].unique() if frames[frames["item"] == item]["label"].iloc[0] == "fake"]
     for item in items:
         (clips / item).parent.mkdir(parents=True, exist_ok=True)
         (clips / item).touch()
+    gone = {"gone": str(tmp_path / "gone.mkv")}
+    (moved / "items.json").write_text(json.dumps({item: str(clips / item) for item in items} | gone))
     page = write_report([moved], tmp_path / "out" / "report.html").html.read_text()
     figures = re.findall(r'<svg [^>]*aria-label="p\(fake\) of each clip.*?</svg>', page, re.DOTALL)
     assert figures
     for figure in figures:
-        links = {unquote(link).removeprefix("../here/") for link in re.findall(r'<a href="([^"]*)"', figure)}
+        links = {unquote(link).removeprefix("../my fakes/") for link in re.findall(r'<a href="([^"]*)"', figure)}
         told = {html.unescape(text).rpartition(": ")[0] for text in re.findall(r"h0\"><title>([^<]*)</title>", figure)}
         assert links and links <= set(items) and links == told & set(items)
         assert told - set(items)  # real ones, which are no files here

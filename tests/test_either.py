@@ -1,11 +1,13 @@
 """A noisy or of detectors."""
 
 import numpy as np
+import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
 from detectors.either import PENALTY, Either
 from detectors.linear import Line
+from thead_eval.errors import TrainingFailed
 
 
 def test_it_is_real_where_nobody_has_a_reason() -> None:
@@ -39,6 +41,24 @@ def test_one_that_does_not_know_does_not_speak_against_one_that_does() -> None:
     either.draw(x, fake, np.ones(len(x)))
     of_line, of_either = (roc_auc_score(fake, rule(torch.from_numpy(x).float()).numpy()) for rule in (line, either))
     assert of_line < 0.6 and of_either > 0.9
+
+
+def test_what_saturates_is_fitted_too() -> None:
+    x, fake = experts()
+    either = Either(2)
+    either.draw(x * 200, fake, np.ones(len(x)))  # a fake that all call real as surely as they can
+    told = either(torch.from_numpy(x * 200).float()).numpy()
+    assert np.isfinite(told).all() and roc_auc_score(fake, told) > 0.9
+
+
+def test_numbers_of_which_nothing_can_be_made_are_refused() -> None:
+    x, fake = experts()
+    x[0, 0] = np.inf
+    with (
+        np.errstate(invalid="ignore"),
+        pytest.raises(TrainingFailed, match="no rule was found for 2 detectors on 800 windows"),
+    ):
+        Either(2).draw(x, fake, np.ones(len(x)))
 
 
 def test_the_fit_is_a_minimum_and_nobody_counts_backwards() -> None:

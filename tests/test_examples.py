@@ -1,6 +1,6 @@
 """What is shown of a detector: the clips it is surest of and most wrong about, in the run and in its report."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,18 @@ class Bright:
 
     def score(self, clip: Clip) -> Tensor:
         return ((clip.frames.float().mean(dim=(1, 2, 3)) - 100) / 12).sigmoid()
+
+
+@dataclass
+class Whole:
+    """Refuses single frames."""
+
+    name: str = "whole"
+
+    def score(self, clip: Clip) -> Tensor:
+        if len(clip) < 2:
+            raise RuntimeError("needs a clip")
+        return torch.full((len(clip),), 0.5)
 
 
 def white(score: Score, frames: Tensor, place: int) -> Picture:
@@ -103,6 +115,31 @@ def test_a_detector_that_needs_neighbours_is_explained_with_them(evidence: Evide
     steady.shown.clear()
     make_examples(run, judges, read_scores(run.path / SCORES), evidence, 1, white, quiet)  # once is enough
     assert not steady.shown
+
+
+def test_a_clip_that_is_gone_by_then_is_left_out(evidence: Evidence, tmp_path: Path) -> None:
+    run, judges = judge(tmp_path, evidence)
+    scores = read_scores(run.path / SCORES)
+    make_examples(run, judges, scores, evidence, 2, white, quiet)
+    gone = read_examples(run.path)[0]
+    for path in (run.path / FOLDER).iterdir():
+        path.unlink()
+    moved = [
+        replace(judge, items=tuple(replace(i, path="gone.mkv") if i.id == gone.item else i for i in judge.items))
+        for judge in judges
+    ]
+    make_examples(run, moved, scores, evidence, 2, white, quiet)
+    left = read_examples(run.path)
+    assert left and gone.item not in {example.item for example in left}
+    assert all((run.path / FOLDER / example.picture).is_file() for example in left)
+
+
+def test_what_cannot_be_asked_about_one_frame_has_no_map(evidence: Evidence, tmp_path: Path) -> None:
+    run, judges = judge(tmp_path, evidence)
+    steady = [replace(one, detector=Whole()) for one in judges if one.model.key == "bright"]
+    make_examples(run, steady, read_scores(run.path / SCORES), evidence, 1, white, quiet)
+    examples = read_examples(run.path)
+    assert examples and not any(example.heat for example in examples)
 
 
 def test_the_report_shows_them(evidence: Evidence, tmp_path: Path) -> None:

@@ -126,6 +126,8 @@ def test_a_bright_face_is_fake_and_a_dark_one_real(folder: Path) -> None:
         assert np.mean(track.logits) == pytest.approx(track.logit, abs=1e-5)  # type: ignore[arg-type]  # no None
         assert track.low is not None and track.high is not None
         assert track.low < track.probability < track.high
+        assert track.score_low is not None and track.score_high is not None
+        assert track.low <= track.score_low < track.probability < track.score_high <= track.high
         assert track.crop == Crop(0, 0, 256)
     assert bright.tracks[0].shown and all(shown.heat for shown in bright.tracks[0].shown)
     assert not dark.tracks[0].shown

@@ -374,12 +374,17 @@ def plan_few_shot_sets(
             failures.append(plan)
         if len(plans) == identities:
             break
-    if not plans and not failures:
-        counts = dataset.clips.groupby("split")["identity"].nunique()
-        there = ", ".join(f"{name} {count}" for name, count in counts.items())
+    if clips.empty:
+        real = dataset.clips[dataset.clips["label"] == "real"]
+        there = ", ".join(f"{name} {count}" for name, count in real.groupby("split")["identity"].nunique().items())
         raise DatasetError(
-            f"dataset '{dataset.path}': split '{split}' holds nobody of whom there are {max(min_frames, 1)} frames "
-            f"(people: {there}); name another with --split, such as 'all'"
+            f"dataset '{dataset.path}': split '{split}' has no real clip (people: {there or 'none'}); name another "
+            "with --split, or prepare more videos"
+        )
+    if not plans and not failures:
+        raise DatasetError(
+            f"dataset '{dataset.path}': the longest clip of split '{split}' has {clips['frames'].max():.0f} frames, "
+            f"{min_frames} are asked for; lower --min-frames"
         )
     if not plans:
         raise DatasetError(

@@ -16,19 +16,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from scipy.special import expit, logit
 from torch import Tensor
 
 from thead_eval.errors import RunError
 from thead_eval.evidence import Item
 from thead_eval.metrics.detection import METRICS, DetectionMetric, Values, once, why_not
-from thead_eval.results import Failure, LeftOut, Measurement
+from thead_eval.results import Failure, LeftOut, Measurement, write_json
 from thead_eval.statistics import Draws, bootstrap_bounds, jackknife_groups
 from thead_eval.types import Clip, Detector
 
 SCHEMA = 1
 SCORES = "scores.parquet"
+ITEMS = "items.json"
 AGGREGATION = "mean logit"  # of a clip's frames that could be scored
 SURE = 1e-6  # a probability nearer to 0 or 1 than this has the logit of this: one frame must not outweigh all others
 MAX_FAILED = 0.1  # of a detector's clips; with more there is no number, as those that are left were chosen by it
@@ -203,6 +204,26 @@ def read_scores(path: Path) -> Scores:
     if twice.any():
         raise RunError(f"'{path}' says two things of frame {frames[twice].iloc[0]['item']}; judge again")
     return Scores(frames, {model.key: model for model in models})
+
+
+def write_items(run: Path, items: Iterable[Item]) -> None:
+    """Write RUN/items.json: of each item that is a file, where it lay when it was judged."""
+    write_json(run / ITEMS, {item.id: str(Path(item.path).resolve()) for item in items if not item.clip})
+
+
+def read_items(run: Path) -> dict[str, Path]:
+    """RUN/items.json; nothing of a run of scores alone.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    path = run / ITEMS
+    if not path.is_file():
+        return {}
+    try:
+        return TypeAdapter(dict[str, Path]).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RunError(f"'{path}' is damaged ({_first_line(error)}); judge again") from error
 
 
 def failures_of(scores: Scores) -> list[Failure]:

@@ -11,9 +11,8 @@ from thead_eval.results import write_json
 
 NAME, FOLDER = "examples.json", "examples"
 
-Kind = Literal[
-    "caught", "missed", "flagged"
-]  # fakes that it is surest of and least sure of, reals that it takes for fakes
+# Fakes that it is surest of, fakes that it takes for real, reals that it takes for fakes.
+Kind = Literal["caught", "missed", "flagged"]
 
 
 class Example(BaseModel):

@@ -65,7 +65,8 @@ class TrackScan:
     low: float | None  # 95 %, from how the frames vary; None where they are too few
     high: float | None
     shown: tuple[Shown, ...] = ()
-    # Of the mean over its time alone, without what calibration leaves open: the verdict is of all between these two.
+    # Of the score alone, without what calibration leaves open: the verdict is of all between these two. From how the
+    # score varies over time; of a picture, from how single frames varied in validation.
     score_low: float | None = None
     score_high: float | None = None
 

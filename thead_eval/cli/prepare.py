@@ -180,7 +180,8 @@ def _print(result: "PrepareReport", inputs: int, dataset: "Dataset | None") -> N
     console.print(f"{result.clips} clips, {result.frames} frames")
     if dataset is None:
         return
-    people = dataset.clips.groupby("split")["identity"].nunique()
+    known = dataset.clips[~dataset.clips["identity"].str.contains("~", regex=False)]  # whom somebody named
+    people = known.groupby("split")["identity"].nunique()
     told = ", ".join(f"{split} {people.get(split, 0)}" for split in get_args(Split))
     console.print(f"people: {told}", highlight=False)
     for row in dataset.rejected.head(LISTED).to_dict("records"):
@@ -188,4 +189,6 @@ def _print(result: "PrepareReport", inputs: int, dataset: "Dataset | None") -> N
             f"{row['source']}: {row['reason']}: {row['detail']}", highlight=False, markup=False, soft_wrap=True
         )
     if len(dataset.rejected) > LISTED:
-        console.print(f"and {len(dataset.rejected) - LISTED} more; all are in {dataset.path}/clips.parquet")
+        console.print(
+            f"and {len(dataset.rejected) - LISTED} more; all are in {dataset.path}/clips.parquet", markup=False
+        )

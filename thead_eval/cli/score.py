@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,7 +128,7 @@ def command(
             dataset = open_dataset(data)
             config["dataset"] = dataset.sha256
             if not earlier:
-                plan_sets(shots_config, dataset)  # where nobody can be judged, no folder is begun
+                plan_sets(replace(shots_config, identities=1), dataset)  # where nobody can be judged, nothing is begun
             make_pairs = partial(predict, shots_config, progress=progress)
         elif fakes and reals:
             found = pair_by_table(pairs, fakes, reals) if pairs else pair_by_name(fakes, reals)

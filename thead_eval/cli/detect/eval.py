@@ -40,7 +40,13 @@ SETTINGS = "evidence protocols frames known_fakes draws seed split recipe".split
 @click.option("--perturb", default="", help="By name, with commas, or 'all': jpeg, h264, blur, resize, noise, ...")
 @click.option("--known-fakes", default="1,8,32", show_default=True, callback=numbers, help="Of k-shot.")
 @click.option("--draws", type=click.IntRange(1), default=5, show_default=True, help="Of the fakes of k-shot.")
-@click.option("--examples", type=click.IntRange(0), default=2, show_default=True, help="Of each kind, for the report.")
+@click.option(
+    "--examples",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    help="Clips of each kind to show of each detector.",
+)
 @click.option("--scores", type=click.Path(path_type=Path), help="Judge the scores of another run; no detector is run.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. Default: runs/<time>-detect-<id>.")
 @click.option("--device", default="cpu", show_default=True, help="Of the networks: cpu, cuda, cuda:1 ...")
@@ -71,6 +77,8 @@ def command(
     generator), P3 (both; with the leave-one-generator-out matrix), k-shot (P3, but for 1, 8 and 32 fakes of it).
     Beside them stands 'metadata', which sees no picture: what it tells apart is cheap to see.
 
+    RUN/examples shows what each detector is surest of and most wrong about, with maps; not with --protocol or --scores.
+
     RUN/scores.parquet holds what was said of each frame. All numbers are made of it, with 95 % intervals over people;
     with --scores, or --out of a run that is there, they are made anew without a detector. An interrupted command, run
     again, continues.
@@ -82,7 +90,7 @@ def command(
       theval detect eval --data dataset/ --fakes fakes/ --detector spectrum --protocol P1 --protocol P3
       theval detect eval --scores runs/grain/scores.parquet --out runs/again
     """
-    from thead_eval.detection import SCORES, read_scores
+    from thead_eval.detection import SCORES, read_scores, write_items
     from thead_eval.run import default_path, open_run
 
     out = out or default_path("detect")
@@ -149,7 +157,10 @@ def command(
         gather(run, judges, perturbations, out / SCORES)
         run.record("scoring", config, described, {}, [])
         table = read_scores(out / SCORES)
-        make_examples(run, judges, table, evidence, examples, _explain, progress)
+        asked = {item.id: item for judge in judges for item in judge.items}
+        write_items(out, asked.values())
+        if not protocols:
+            make_examples(run, judges, table, evidence, examples, _explain, progress)
         weights = {judge.model.key: judge.model.sha256 for judge in judges if judge.model.sha256}
         measurements = _measure(run, table, config, described, weights, progress)
     _tell(measurements, out, as_json)
