@@ -58,11 +58,15 @@ class Avatar:
     about: About
 
     def animate(self, points: Points) -> Frame:
-        """Frames [T, O, O, 3] with these landmarks [T, 68, 2]."""
+        """Frames [T, O, O, 3] uint8 RGB with these landmarks; see `stream`."""
         return np.stack(list(self.stream(points)))
 
     def stream(self, points: Points) -> Iterator[Frame]:
-        """The same one by one [O, O, 3]: memory does not grow with the track.
+        """Frames [O, O, 3] uint8 RGB one by one, so that memory does not grow with the track.
+
+        Args:
+            points: [T, 68, 2] landmarks of the person, x and y in pixels of a frame of `about.side` a side. Of somebody
+                else, they must be fitted to this face first, as `thead_eval.retarget` does it.
 
         Raises:
             ValueError: points are not [T, 68, 2] without NaN.

@@ -1,6 +1,7 @@
 """theval detect eval: detectors to numbers."""
 
 import glob
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -243,6 +244,10 @@ def _fit(device: str, recipe: Path | None, progress: "Progress") -> "Fit":
     from detectors.train import train
     from thead_eval.training import open_fabric
 
+    def forget_frames(out: Path) -> None:
+        """Of a training that is over: windows of a hundred people take 6 GB, and a protocol has many trainings."""
+        shutil.rmtree(out / "frames", ignore_errors=True)
+
     def fit(kind: str, evidence: "Evidence", out: Path, seed: int) -> "Detector":
         settings = read_recipe(kind, recipe, {"seed": seed})
         if hasattr(find_class(settings.detector), "fits_on"):
@@ -250,6 +255,7 @@ def _fit(device: str, recipe: Path | None, progress: "Progress") -> "Fit":
                 others = sorted(out.parent.parent.glob(f"*/{glob.escape(out.name)}/best.safetensors"))
                 assembled = assemble(others) if settings.detector == "ensemble" else None
                 fit_at_once(settings, evidence, out, torch.device(device), assembled=assembled, read=progress)
+            forget_frames(out)
             return load_detector(out, device)
         what = f"{kind}, {out.name}"
         ending = train(
@@ -264,6 +270,7 @@ def _fit(device: str, recipe: Path | None, progress: "Progress") -> "Fit":
         if ending.signal is not None:
             click.echo("stopped and saved; the same command continues", err=True)
             sys.exit(128 + ending.signal)
+        forget_frames(out)
         return load_detector(out, device)
 
     return fit
