@@ -1,5 +1,6 @@
 """What is shown of a detector: the clips it is surest of and most wrong about, in the run and in its report."""
 
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -68,17 +69,26 @@ def white(score: Score, frames: Tensor, place: int) -> Picture:
     return np.full((*frames.shape[2:], 3), 255, np.uint8)
 
 
-def judge(path: Path, evidence: Evidence) -> tuple[RunFolder, list[Judge]]:
-    run = open_run(path / "run", {}, ())
+@pytest.fixture(scope="module")
+def asked(evidence: Evidence, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Judge]]:
+    """A run that has its scores, and who gave them."""
+    run = open_run(tmp_path_factory.mktemp("asked") / "run", {}, ())
     run.record("predicting", {}, {}, {}, [])
     judges = judge_as_given({"steady": Steady(), "bright": Bright()}, evidence, None)
     score(run, evidence, judges, dict.fromkeys((item.path for item in evidence.items), "here"), 16, (), quiet)
     gather(run, judges, (), run.path / SCORES)
-    return run, judges
+    return run.path, judges
 
 
-def test_the_surest_and_the_most_wrong_are_shown(evidence: Evidence, tmp_path: Path) -> None:
-    run, judges = judge(tmp_path, evidence)
+@pytest.fixture
+def judged(asked: tuple[Path, list[Judge]], tmp_path: Path) -> tuple[RunFolder, list[Judge]]:
+    """A copy of it."""
+    shutil.copytree(asked[0], tmp_path / "run")
+    return open_run(tmp_path / "run", {}, ()), asked[1]
+
+
+def test_the_surest_and_the_most_wrong_are_shown(evidence: Evidence, judged: tuple[RunFolder, list[Judge]]) -> None:
+    run, judges = judged
     scores = read_scores(run.path / SCORES)
     make_examples(run, judges, scores, evidence, 2, white, quiet)
     examples = read_examples(run.path)
@@ -105,8 +115,10 @@ def test_the_surest_and_the_most_wrong_are_shown(evidence: Evidence, tmp_path: P
             assert ("Comment" in picture.info) == (example.kind != "flagged")  # the mark of what is synthetic
 
 
-def test_a_detector_that_needs_neighbours_is_explained_with_them(evidence: Evidence, tmp_path: Path) -> None:
-    run, judges = judge(tmp_path, evidence)
+def test_a_detector_that_needs_neighbours_is_explained_with_them(
+    evidence: Evidence, judged: tuple[RunFolder, list[Judge]]
+) -> None:
+    run, judges = judged
     steady = next(judge.detector for judge in judges if judge.model.key == "steady")
     assert isinstance(steady, Steady)
     steady.shown.clear()
@@ -117,8 +129,8 @@ def test_a_detector_that_needs_neighbours_is_explained_with_them(evidence: Evide
     assert not steady.shown
 
 
-def test_a_clip_that_is_gone_by_then_is_left_out(evidence: Evidence, tmp_path: Path) -> None:
-    run, judges = judge(tmp_path, evidence)
+def test_a_clip_that_is_gone_by_then_is_left_out(evidence: Evidence, judged: tuple[RunFolder, list[Judge]]) -> None:
+    run, judges = judged
     scores = read_scores(run.path / SCORES)
     make_examples(run, judges, scores, evidence, 2, white, quiet)
     gone = read_examples(run.path)[0]
@@ -134,16 +146,18 @@ def test_a_clip_that_is_gone_by_then_is_left_out(evidence: Evidence, tmp_path: P
     assert all((run.path / FOLDER / example.picture).is_file() for example in left)
 
 
-def test_what_cannot_be_asked_about_one_frame_has_no_map(evidence: Evidence, tmp_path: Path) -> None:
-    run, judges = judge(tmp_path, evidence)
+def test_what_cannot_be_asked_about_one_frame_has_no_map(
+    evidence: Evidence, judged: tuple[RunFolder, list[Judge]]
+) -> None:
+    run, judges = judged
     steady = [replace(one, detector=Whole()) for one in judges if one.model.key == "bright"]
     make_examples(run, steady, read_scores(run.path / SCORES), evidence, 1, white, quiet)
     examples = read_examples(run.path)
     assert examples and not any(example.heat for example in examples)
 
 
-def test_the_report_shows_them(evidence: Evidence, tmp_path: Path) -> None:
-    run, judges = judge(tmp_path, evidence)
+def test_the_report_shows_them(evidence: Evidence, judged: tuple[RunFolder, list[Judge]], tmp_path: Path) -> None:
+    run, judges = judged
     scores = read_scores(run.path / SCORES)
     make_examples(run, judges, scores, evidence, 1, white, quiet)
     write_measurements(run.path, measure_scores(scores, 0, quiet))
