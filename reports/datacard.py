@@ -10,8 +10,8 @@ import pandas as pd
 
 from reports.card import put_table, read_about, write_markdown
 from reports.numbers import count_words
-from thead_eval.data import TARGET_FRAMES, Dataset, plan_few_shot_sets
-from thead_eval.errors import DatasetError
+from thead_eval.data import TARGET_FRAMES, Dataset, named_clips, plan_few_shot_sets
+from thead_eval.errors import NobodyFits
 from thead_eval.sources import SPLITS
 
 SHOTS = (1, 8, 32)
@@ -38,10 +38,10 @@ def _contents(clips: pd.DataFrame) -> str:
         for split in [*SPLITS, "all"]:
             own = labelled if split == "all" else labelled[labelled["split"] == split]
             seconds = (own["frames"] / own["fps"]).sum()
-            counts = _named(own)["identity"].nunique(), len(own), int(own["frames"].sum())
+            counts = named_clips(own)["identity"].nunique(), len(own), int(own["frames"].sum())
             rows.append([str(label), split, *(f"{count:,}" for count in counts), f"{seconds / 60:.1f}"])
     table = put_table(["", "split", "people", "clips", "frames", "minutes"], rows)
-    named = _named(clips)
+    named = named_clips(clips)
     parted = named.groupby("identity")["split"].nunique().max()
     told = "Nobody is in two splits." if parted == 1 else "**Some people are in two splits.**"
     if unnamed := len(clips) - len(named):
@@ -52,16 +52,11 @@ def _contents(clips: pd.DataFrame) -> str:
     return f"## What is in it\n\n{table}\n{told}\n"
 
 
-def _named(clips: pd.DataFrame) -> pd.DataFrame:
-    """Without second people of a recording, NAME~2, who may be anyone."""
-    return clips[~clips["identity"].str.contains("~", regex=False)]
-
-
 def _clips(dataset: Dataset) -> str:
     clips, size = dataset.clips, dataset.info.size
     seconds, sides = clips["frames"] / clips["fps"], clips["crop_box"].map(lambda box: box[2] - box[0])
     rates = clips["fps"].round(2).value_counts()
-    per_person = _named(clips).groupby("identity").size()
+    per_person = named_clips(clips).groupby("identity").size()
     enough = ", ".join(f"{_count_sets(dataset, shots)} for {shots}" for shots in SHOTS)
     rows = [
         ["clips of a person", _spread(per_person, "")],
@@ -78,9 +73,7 @@ def _count_sets(dataset: Dataset, shots: int) -> int:
     """People whom `theval score` could judge at so many shots."""
     try:
         return len(plan_few_shot_sets(dataset, "all", shots, 0)[0])
-    except DatasetError as error:
-        if "no identity of split" not in str(error):  # else: nobody
-            raise
+    except NobodyFits:
         return 0
 
 

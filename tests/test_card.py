@@ -4,6 +4,8 @@ import csv
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -11,6 +13,7 @@ from click.testing import CliRunner, Result
 from reports.datacard import write_data_card
 from tests.test_report import PEOPLE, make_run, measurements_of, record_of
 from thead_eval.cli import theval
+from thead_eval.data import CLIP_SCHEMA
 from thead_eval.tensors import write_tensors
 from thead_eval.testing import make_dataset
 from thead_eval.weights import sha256_of
@@ -115,6 +118,15 @@ def test_a_dataset_has_a_card(tmp_path: Path) -> None:
         dataset.sha256,
     ):
         assert told in text, told
+
+
+def test_a_dataset_of_fakes_alone_has_a_card(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "heads", 2, 60, 64)
+    rows = [row | {"label": "warp"} for row in pq.read_table(tmp_path / "heads" / "clips.parquet").to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows, CLIP_SCHEMA), tmp_path / "heads" / "clips.parquet")
+    ran = card(dataset.path, "-o", tmp_path / "data.md")
+    assert ran.exit_code == 0, ran.output
+    assert "0 for 1, 0 for 8, 0 for 32" in (tmp_path / "data.md").read_text()
 
 
 def test_what_a_data_card_is_not_made_of(checkpoint: Path, training: Path, tmp_path: Path) -> None:

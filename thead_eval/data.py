@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from thead_eval import pictures
-from thead_eval.errors import DatasetError
+from thead_eval.errors import DatasetError, NobodyFits
 from thead_eval.results import Failure, write_json
 from thead_eval.types import NUM_POINTS, Clip, FewShotSet, Landmarks
 
@@ -337,6 +337,11 @@ class FewShotPlan:
         return FewShotSet(self.identity, support, support_landmarks, target, target_landmarks)
 
 
+def named_clips(clips: pd.DataFrame) -> pd.DataFrame:
+    """Without second people of a recording, NAME~2, who may be anyone."""
+    return clips[~clips["identity"].str.contains("~", regex=False)]
+
+
 def plan_few_shot_sets(
     dataset: Dataset,
     split: Split | Literal["all"],
@@ -352,11 +357,16 @@ def plan_few_shot_sets(
     drawn without order from those that end 16 frames before them or, with `cross_clip`, from another clip.
 
     Raises:
-        DatasetError: no identity of the split has enough frames.
+        NobodyFits: no identity of the split has enough frames.
     """
-    clips = dataset.clips[dataset.clips["label"] == "real"]
-    if split != "all":
-        clips = clips[clips["split"] == split]
+    real = dataset.clips[dataset.clips["label"] == "real"]
+    clips = real if split == "all" else real[real["split"] == split]
+    if clips.empty:
+        there = ", ".join(f"{name} {count}" for name, count in real.groupby("split")["identity"].nunique().items())
+        raise NobodyFits(
+            f"dataset '{dataset.path}': split '{split}' has no real clip (people: {there or 'none'}); name another "
+            "with --split, or prepare more videos"
+        )
     plans: list[FewShotPlan] = []
     failures: list[Failure] = []
     for identity, own in clips.groupby("identity", sort=True):
@@ -374,20 +384,13 @@ def plan_few_shot_sets(
             failures.append(plan)
         if len(plans) == identities:
             break
-    if clips.empty:
-        real = dataset.clips[dataset.clips["label"] == "real"]
-        there = ", ".join(f"{name} {count}" for name, count in real.groupby("split")["identity"].nunique().items())
-        raise DatasetError(
-            f"dataset '{dataset.path}': split '{split}' has no real clip (people: {there or 'none'}); name another "
-            "with --split, or prepare more videos"
-        )
     if not plans and not failures:
-        raise DatasetError(
+        raise NobodyFits(
             f"dataset '{dataset.path}': the longest clip of split '{split}' has {clips['frames'].max():.0f} frames, "
             f"{min_frames} are asked for; lower --min-frames"
         )
     if not plans:
-        raise DatasetError(
+        raise NobodyFits(
             f"dataset '{dataset.path}': no identity of split '{split}' has {shots} support and {TARGET_FRAMES} target "
             f"frames ({len(failures)} tried); ask for fewer --shots, or another --split"
         )

@@ -35,6 +35,10 @@ class DatasetError(ThevalError):
     """A prepared dataset is missing, damaged or too small for what was asked."""
 
 
+class NobodyFits(DatasetError):
+    """A dataset in which nobody has the clips or frames that are asked for."""
+
+
 class RunError(ThevalError):
     """A run folder is missing, damaged or made with other settings."""
 

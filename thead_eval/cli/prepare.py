@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import click
 
@@ -168,7 +168,8 @@ def _print(result: "PrepareReport", inputs: int, dataset: "Dataset | None") -> N
     from rich.table import Table
 
     from thead_eval.cli.console import results_console
-    from thead_eval.data import Split
+    from thead_eval.data import named_clips
+    from thead_eval.sources import SPLITS
 
     table = Table("outcome", "videos", show_footer=True)
     table.columns[0].footer, table.columns[1].footer = "all", str(inputs)
@@ -180,9 +181,8 @@ def _print(result: "PrepareReport", inputs: int, dataset: "Dataset | None") -> N
     console.print(f"{result.clips} clips, {result.frames} frames")
     if dataset is None:
         return
-    known = dataset.clips[~dataset.clips["identity"].str.contains("~", regex=False)]  # whom somebody named
-    people = known.groupby("split")["identity"].nunique()
-    told = ", ".join(f"{split} {people.get(split, 0)}" for split in get_args(Split))
+    people = named_clips(dataset.clips).groupby("split")["identity"].nunique()
+    told = ", ".join(f"{split} {people.get(split, 0)}" for split in SPLITS)
     console.print(f"people: {told}", highlight=False)
     for row in dataset.rejected.head(LISTED).to_dict("records"):
         console.print(
