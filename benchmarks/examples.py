@@ -116,7 +116,7 @@ def _show(
     # Some score a whole clip, and nothing of a single frame.
     if (judge.window == 1 or chosen.rank == 0) and bool(score(heads)[place - first].isfinite()):
         heat = f"{name}-map.png"
-        seen = torch.from_numpy(explain(score, heads, place - first).copy()).permute(2, 0, 1)
+        seen = torch.from_numpy(explain(score, heads, place - first)).permute(2, 0, 1)
         write_image(run.path / FOLDER / heat, seen, synthetic=synthetic)
     return Example(
         model=judge.model.key,

@@ -369,8 +369,7 @@ def _score_tracks(
             wanting.setdefault(number, []).append(own)
     for number, picture in _pictures(path, found, scorings, wanting.keys()):
         for own in wanting[number]:
-            head = cut_out(picture, own.crop, found.width, found.height, SIZE)
-            own.heads.append(torch.from_numpy(head.copy()).permute(2, 0, 1))
+            own.heads.append(_cut(picture, own, found))
             if len(own.heads) == own.at_a_time:
                 _score(own, scanner, found.fps, explain)
     for own in scorings:
@@ -410,6 +409,12 @@ def _pictures(
     for number, frame in enumerate(islice(decode_frames(path), max(wanted) + 1)):
         if number in wanted:
             yield number, to_rgb(frame, info.width // shrink, info.height // shrink, reformatter)
+
+
+def _cut(picture: Picture, own: _Scoring, found: _Found) -> Tensor:
+    """The head [3, SIZE, SIZE] of a track in a frame of its file."""
+    head = cut_out(picture, own.crop, found.width, found.height, SIZE)
+    return torch.from_numpy(head.copy()).permute(2, 0, 1)
 
 
 def _score(own: _Scoring, scanner: Scanner, fps: float, explain: bool) -> None:
@@ -496,10 +501,7 @@ def _map(
     place = own.wanted.index(own.kept[0].number)
     first = place - place % scanner.window
     numbers = own.wanted[first : first + scanner.window]
-    heads = [
-        torch.from_numpy(cut_out(picture, own.crop, found.width, found.height, SIZE).copy()).permute(2, 0, 1)
-        for _, picture in _pictures(path, found, scorings, numbers)
-    ]
+    heads = [_cut(picture, own, found) for _, picture in _pictures(path, found, scorings, numbers)]
     return [heat_map(score, torch.stack(heads))[place - first]] if len(heads) == len(numbers) else []
 
 

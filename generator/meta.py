@@ -186,10 +186,8 @@ def update(
         if not learns:
             # Nothing else would bring the two together, and a new person's w' starts at e_NEW.
             _set_rows(state.W, batch.clips, e_hat, fabric)
-        both = (
-            torch.cat([views.real.x, views.fake.x.detach()]),
-            torch.cat([views.real.y, views.real.y]),
-        )  # [2B, 3, S, S]
+        real, fake = views
+        both = torch.cat([real.x, fake.x.detach()]), torch.cat([real.y, real.y])  # [2B, 3, S, S]
         for _ in range(meta.d_steps):
             r, _ = nets.D(*both, state.W(batch.clips).repeat(2, 1))
             r_real, r_fake = r.chunk(2)

@@ -87,8 +87,9 @@ def is_detection(folders: Sequence[Path]) -> bool:
 
 
 def write_report(folders: Sequence[Path], out: Path) -> page.Written:
-    """Write `out` (HTML), and NAME.csv beside it. The same runs give the same bytes
-    in the same place: points link to their clips.
+    """Write `out` (HTML), and NAME.csv beside it.
+
+    The same runs give the same bytes in the same place; points link to their clips.
 
     Raises:
         RunError: a folder is no finished run, or the files cannot be written.

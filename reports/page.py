@@ -47,8 +47,9 @@ class FailureGroup:
 
 
 def write_report(folders: Sequence[Path], out: Path, progress: Progress | None = None) -> Written:
-    """Write `out` (HTML), and beside it NAME.csv and NAME-identities.csv. The same runs give the same bytes
-    in the same place: points link to their clips.
+    """Write `out` (HTML), and beside it NAME.csv and NAME-identities.csv.
+
+    The same runs give the same bytes in the same place; points link to their clips.
 
     Args:
         folders: Run folders, in the order in which they are to be shown.

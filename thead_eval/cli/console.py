@@ -15,5 +15,5 @@ def results_console(**settings: Any) -> "Console":  # Any: rich's own
 
     console = Console(**settings)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(width=PIPED, **settings)
+        console.width = PIPED
     return console

@@ -158,8 +158,7 @@ def command(
         gather(run, judges, perturbations, out / SCORES)
         run.record("scoring", config, described, {}, [])
         table = read_scores(out / SCORES)
-        asked = {item.id: item for judge in judges for item in judge.items}
-        write_items(out, asked.values())
+        write_items(out, (item for judge in judges for item in judge.items))
         if not protocols:
             make_examples(run, judges, table, evidence, examples, _explain, progress)
         weights = {judge.model.key: judge.model.sha256 for judge in judges if judge.model.sha256}
