@@ -1,7 +1,7 @@
 """Detectors that are fitted at once: numbers are measured in each window, and a rule is made of them.
 
 RUN/best.safetensors   the detector, calibrated on validation people
-RUN/frames/            the frames that were measured, read once; may be deleted
+RUN/measured/          what was measured, a file a clip; may be deleted
 """
 
 import copy
@@ -16,24 +16,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detectors.augment import Augmentation
 from detectors.checkpoint import Seen, build
 from detectors.either import Either
 from detectors.ensemble import Assembled
-from detectors.exam import Exam, examined, mark, prepare_exam, warn_of_blends
+from detectors.exam import BLENDED, Clips, examined, is_asked, list_clips, mark, warn_of_blends
 from detectors.linear import Line
+from detectors.measured import Numbers, measure
 from detectors.perceptron import Perceptrons
 from detectors.recipe import Recipe
-from detectors.samples import Footage, Sample, read_footage, read_pictures
 from detectors.train import Ending, save_fitted
 from thead_eval.errors import DatasetError, RunError
-from thead_eval.evidence import SIDE, Evidence
+from thead_eval.evidence import Evidence
 
 FOLDS = 5  # of validation people, where the rule itself is made of them
-BATCH = 16  # windows at a time
 
 Read = Callable[[str, int, int], None]  # what is being done, done, of how many
-Numbers = NDArray[np.float64]  # [N, D] a window each; NaN in the rows that could not be measured
 Rule = Line | Perceptrons  # a logit from them; an ensemble has `Either`
 
 
@@ -43,11 +40,22 @@ def fit(
     out: Path,
     device: torch.device,
     *,
+    measured: Path | None = None,
     assembled: Assembled | None = None,
     read: Read = lambda what, done, of: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Ending:
-    """Measure, make the rule, calibrate. `assembled` is what the rule of an ensemble is to be made for.
+    """Measure, make the rule, calibrate. One that was killed goes on with the clip where it was.
+
+    Args:
+        recipe: What to fit, and how.
+        evidence: Its split 'train' is learnt, its split 'val' chooses and calibrates.
+        out: The run folder.
+        device: Of an ensemble's members.
+        measured: In place of RUN/measured, so that several fits share it.
+        assembled: What the rule of an ensemble is to be made for.
+        read: Is told of the clips that are measured.
+        say: Is told what validation came to.
 
     Raises:
         RunError: `out` holds a detector already.
@@ -65,63 +73,48 @@ def fit(
         recipe, network, seen = replace(recipe, network=assembled.config), assembled.ensemble, assembled.seen
     network = network.eval().to(device)
     kind: Any = network  # Any: what checkpoint.NETWORKS says of fitted detectors
-    windows = partial(read_footage, window=kind.window, stride=kind.stride)
-    folder = out / "frames"
-    validation = windows(
-        examined(evidence.of("val"), blends=recipe.train.blends > 0),
-        folder / "val.npy",
-        recipe.train.validation_frames,
-        tell=partial(read, "to validate on"),
+    config, folder = recipe.train, measured or out / "measured"
+    validation = measure(
+        kind,
+        recipe,
+        examined(evidence.of("val"), blends=config.blends > 0),
+        config.validation_frames,
+        folder,
+        device,
+        blends=config.blends > 0,
+        tell=partial(read, "measured, to validate on"),
     )
-    exam = prepare_exam(validation, blends=recipe.train.blends > 0, seed=recipe.train.seed)
-    warn_of_blends(exam, recipe.train.blends > 0, say)
-    held_out = measure(kind, exam.footage, exam.samples, device, partial(read, "measured, to validate on"))
+    asked = (validation.shown == BLENDED) | is_asked(validation.items)[validation.owner]
+    clips = list_clips(validation.items, validation.owner[asked], validation.shown[asked] == BLENDED)
+    warn_of_blends(clips, config.blends > 0, say)
+    held_out = validation.numbers[asked]
     if kind.fits_on == "val":
-        logits = _fit_across(kind.rule, exam, held_out)
+        logits = _fit_across(kind.rule, clips, held_out)
     else:
-        footage = windows(
-            evidence.of("train"), folder / "train.npy", recipe.train.frames, tell=partial(read, "to learn from")
+        learnt = measure(
+            kind,
+            recipe,
+            evidence.of("train"),
+            config.frames,
+            folder,
+            device,
+            changes=getattr(kind, "changes", None),
+            tell=partial(read, "measured, to learn from"),
         )
-        samples = [Sample(row, bool(fake), None) for row, fake in enumerate(footage.fake)]
-        numbers = measure(kind, footage, samples, device, partial(read, "measured, to learn from"))
-        fake, makers = footage.fake, np.array([item.generator for item in footage.items])[footage.owner]
-        if changes := getattr(kind, "changes", None):
-            tell = partial(read, "measured, changed")
-            changed = measure(kind, footage, samples, device, tell, changes, recipe.train.seed)
-            numbers, fake, makers = np.concatenate([numbers, changed]), np.tile(fake, 2), np.tile(makers, 2)
-        logits = _fit_on_others(kind.rule, numbers, fake, makers, exam, held_out)
-    result = mark(exam, logits)
+        fake = np.array([item.label == "fake" for item in learnt.items], np.bool_)[learnt.owner]
+        makers = np.array([item.generator for item in learnt.items])[learnt.owner]
+        logits = _fit_on_others(kind.rule, learnt.numbers, fake, makers, clips, held_out)
+    result = mark(clips, logits)
     failed = int(result.values["failed"])
     say(f"validation log-loss {result.score:.4f}, auc {result.values['auc']:.3f}, {failed} clips failed")
     seconds = time.monotonic() - begin
     more = {"steps": "0", "seconds": f"{seconds:.1f}", "evidence": evidence.sha256}
-    save_fitted(path, recipe.detector, recipe.network, network, evidence, exam, result, asdict(recipe), more, seen)
+    save_fitted(path, recipe.detector, recipe.network, network, evidence, clips, result, asdict(recipe), more, seen)
     return Ending(0, seconds, None, result.score, 0)
 
 
-@torch.no_grad()
-def measure(
-    kind: Any,  # Any: as in `fit`
-    footage: Footage,
-    samples: list[Sample] | tuple[Sample, ...],
-    device: torch.device,
-    tell: Callable[[int, int], None],
-    changes: Augmentation | None = None,
-    seed: int = 0,
-) -> Numbers:
-    """The numbers of each window [N, D], as it is or changed at random."""
-    rows = []
-    for first in range(0, len(samples), BATCH):
-        some = samples[first : first + BATCH]
-        windows = read_pictures(footage, some, SIDE, changes, seed)
-        rows.append(kind.measure(windows.to(device)).double().cpu())
-        tell(first + len(some), len(samples))
-    numbers: Numbers = torch.cat(rows).numpy()
-    return numbers
-
-
 def _fit_on_others(
-    rule: Rule, numbers: Numbers, fake: NDArray[np.bool_], makers: NDArray[np.str_], exam: Exam, held_out: Numbers
+    rule: Rule, numbers: Numbers, fake: NDArray[np.bool_], makers: NDArray[np.str_], clips: Clips, held_out: Numbers
 ) -> NDArray[np.float64]:
     """Make the rule of the people to learn from, as strongly as validation likes best; validation's logits."""
     known = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
@@ -136,7 +129,7 @@ def _fit_on_others(
     for strength in rule.strengths:
         rule.draw(numbers[known], fake, weights, strength)
         logits = _judge(rule, held_out)
-        score = mark(exam, logits).score
+        score = mark(clips, logits).score
         if best is None or score < best[0]:
             best = score, copy.deepcopy(rule), logits
     assert best is not None
@@ -144,11 +137,11 @@ def _fit_on_others(
     return best[2]
 
 
-def _fit_across(rule: Either, exam: Exam, numbers: Numbers) -> NDArray[np.float64]:
+def _fit_across(rule: Either, clips: Clips, numbers: Numbers) -> NDArray[np.float64]:
     """Make the rule of validation people; the logits of each are by one that was made without them."""
     known = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
-    fake, makers = exam.fake[exam.owner], np.array(exam.generators)[exam.owner]
-    names = np.array(exam.identities)[exam.owner]
+    fake, makers = clips.fake[clips.owner], np.array(clips.generators)[clips.owner]
+    names = np.array(clips.identities)[clips.owner]
     rows = np.flatnonzero(known)
     logits = np.full(len(numbers), np.nan)
     people = np.unique(names[rows])

@@ -5,7 +5,7 @@ two processes with half a batch each see what one sees with the whole.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,11 +83,8 @@ def read_footage(
         DatasetError: no clip is long enough, or one is missing or damaged.
         MediaError: a file cannot be read.
     """
-    reach = (window - 1) * stride + 1
-    items = tuple(item for item in evidence.items if item.frames >= reach)
-    if not items:
-        raise DatasetError(f"none of {len(evidence.items)} clips has {reach} frames; give longer ones")
-    starts = [spread(item.frames - reach + 1, count) for item in items]
+    items = long_enough(evidence, window, stride)
+    starts = [spread_windows(item, count, window, stride) for item in items]
     owner = np.repeat(np.arange(len(items)), [len(own) for own in starts])
     first = np.concatenate([[0], np.cumsum([len(own) for own in starts])])
     shape = (len(owner), window, SIDE, SIDE, 3)
@@ -101,11 +98,8 @@ def read_footage(
 
         def read(number: int) -> None:
             item, own = items[number], starts[number]
-            wanted = sorted({start + place * stride for start in own for place in range(window)})
-            pictures = evidence.read(item, wanted).frames.permute(0, 2, 3, 1).numpy()
-            place = {index: n for n, index in enumerate(wanted)}
-            for row, start in zip(range(first[number], first[number + 1]), own, strict=True):
-                mapped[row] = pictures[[place[start + n * stride] for n in range(window)]]
+            for row, pictures in enumerate(read_windows(evidence, item, own, window, stride), first[number]):
+                mapped[row] = pictures
             known = evidence.landmarks(item, own)
             if known is not None:
                 points[first[number] : first[number + 1]] = known.points.numpy()
@@ -118,6 +112,39 @@ def read_footage(
         write_json(described, about)  # last, as it says that the others are whole
     mapped = np.load(path, mmap_mode="r")
     return Footage(items, len(evidence.items) - len(items), mapped, owner, np.load(landmarks))
+
+
+def long_enough(evidence: Evidence, window: int, stride: int) -> tuple[Item, ...]:
+    """The clips that hold a window of so many frames, `stride` apart.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    reach = (window - 1) * stride + 1
+    items = tuple(item for item in evidence.items if item.frames >= reach)
+    if not items:
+        raise DatasetError(f"none of {len(evidence.items)} clips has {reach} frames; give longer ones")
+    return items
+
+
+def spread_windows(item: Item, count: int, window: int, stride: int) -> list[int]:
+    """Where at most `count` windows of a clip begin, spread over the whole of it."""
+    return spread(item.frames - (window - 1) * stride, count)
+
+
+def read_windows(
+    evidence: Evidence, item: Item, starts: Sequence[int], window: int, stride: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Each window's frames [W, 224, 224, 3]; a frame of several windows is read once.
+
+    Raises:
+        DatasetError, MediaError: the clip is missing or damaged.
+    """
+    wanted = sorted({start + n * stride for start in starts for n in range(window)})
+    pictures = evidence.read(item, wanted).frames.permute(0, 2, 3, 1).numpy()
+    place = {index: n for n, index in enumerate(wanted)}
+    for start in starts:
+        yield pictures[[place[start + n * stride] for n in range(window)]]
 
 
 class Batch(NamedTuple):
@@ -173,7 +200,7 @@ def read_batch(
         changed = change(window, draw_change(np.random.default_rng([seed, 2, number]), by), size)
         pictures.append(np.stack(changed))
         fake.append(sample.fake)
-    return Batch(_planes(np.stack(pictures)), torch.tensor(fake, dtype=torch.float32))
+    return Batch(planes(np.stack(pictures)), torch.tensor(fake, dtype=torch.float32))
 
 
 def window_of(footage: Footage, sample: Sample) -> list[Picture]:
@@ -184,18 +211,12 @@ def window_of(footage: Footage, sample: Sample) -> list[Picture]:
     return window
 
 
-def read_pictures(
-    footage: Footage, samples: Sequence[Sample], size: int, by: Augmentation | None = None, seed: int = 0
-) -> Tensor:
-    """[B, W, 3, S, S] uint8, unchanged or, each row of the footage in a way of its own, changed."""
-    pictures = []
-    for sample in samples:
-        window = window_of(footage, sample)
-        drawn = UNCHANGED if by is None else draw_change(np.random.default_rng([seed, 3, sample.row]), by)
-        pictures.append(np.stack(change(window, drawn, size)))
-    return _planes(np.stack(pictures))
+def read_pictures(footage: Footage, samples: Sequence[Sample], size: int) -> Tensor:
+    """[B, W, 3, S, S] uint8, unchanged."""
+    windows = [np.stack(change(window_of(footage, sample), UNCHANGED, size)) for sample in samples]
+    return planes(np.stack(windows))
 
 
-def _planes(pictures: NDArray[np.uint8]) -> Tensor:
+def planes(pictures: NDArray[np.uint8]) -> Tensor:
     """[..., H, W, 3] as [..., 3, H, W] without copying: in memory it is channels_last already."""
     return torch.from_numpy(pictures).movedim(-1, -3)

@@ -25,7 +25,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from detectors.checkpoint import Seen, build, identity_hash, save_detector
-from detectors.exam import Exam, Result, examined, prepare_exam, set_verdicts, sit, warn_of_blends
+from detectors.exam import Clips, Exam, Result, examined, prepare_exam, set_verdicts, sit, warn_of_blends
 from detectors.recipe import Recipe, TrainConfig
 from detectors.samples import Batch, Footage, read_batch, read_footage
 from thead_eval.errors import ConfigError, DatasetError, RunError, TrainingFailed
@@ -330,15 +330,15 @@ def save_fitted(
     network: Mapping[str, Any],  # Any: JSON
     module: nn.Module,
     evidence: Evidence,
-    exam: Exam,
+    clips: Clips,
     result: Result,
     recipe: Mapping[str, Any],  # Any: JSON
     more: Mapping[str, str],
     before: Seen,
 ) -> None:
     """A detector with what it has seen, here and `before`, and what its validation says about how to read it."""
-    verdicts = set_verdicts(exam, result.logits, seed=0)
-    reals, fakes = exam.people
+    verdicts = set_verdicts(clips, result.logits, seed=0)
+    reals, fakes = clips.people
     learnt = evidence.of("train").items + evidence.of("val").items
     metadata = {
         "recipe": json.dumps(recipe),
@@ -348,8 +348,8 @@ def save_fitted(
         "size": str(evidence.size),
         "validation": json.dumps(
             {
-                "reals": int((~exam.fake).sum()),
-                "fakes": int(exam.fake.sum()),
+                "reals": int((~clips.fake).sum()),
+                "fakes": int(clips.fake.sum()),
                 "real_people": reals,
                 "fake_people": fakes,
                 "log_loss": result.score,

@@ -15,9 +15,11 @@ from torch import Tensor
 from detectors.augment import Augmentation, change, draw_change, through_jpeg
 from detectors.checkpoint import TrainedDetector, load_detector
 from detectors.exam import BLENDED, prepare_exam
+from detectors.measured import CHANGED, PLAIN, Measured, measure
 from detectors.recipe import Recipe, TrainConfig, read_recipe
 from detectors.samples import Footage, draw_sample, read_batch, read_footage
 from detectors.sbi import self_blend
+from detectors.spectrum import Spectrum
 from detectors.train import Ending, train
 from thead_eval.data import Dataset, DatasetInfo, PreparedClip, encode_jpeg, open_dataset, write_dataset
 from thead_eval.errors import ConfigError, DatasetError, RunError
@@ -317,3 +319,74 @@ def test_recipes(tmp_path: Path) -> None:
         TrainConfig(batch=3)
     with pytest.raises(ConfigError, match=r"augmentation quality = \[90, 40\] is out of range"):
         Augmentation(quality=(90, 40))
+
+
+# Fits.
+
+
+class Counting(Spectrum):
+    """A spectrum that remembers how many windows it was shown, and may be killed."""
+
+    changes = Augmentation(h264=0, jpeg=1.0)
+
+    def __init__(self, dies_at: int = 0) -> None:
+        super().__init__()
+        self.calls: list[int] = []  # a list, as two threads measure
+        self.dies_at = dies_at
+
+    @property
+    def windows(self) -> int:
+        return sum(self.calls)
+
+    def measure(self, windows: Tensor) -> Tensor:
+        self.calls.append(len(windows))
+        if self.dies_at and self.windows > self.dies_at:
+            raise KeyboardInterrupt
+        return super().measure(windows)
+
+
+def measured(evidence: Evidence, folder: Path, kind: Counting, blends: bool = False) -> Measured:
+    changes = None if blends else kind.changes
+    recipe = replace(RECIPE, detector="spectrum", network={})
+    return measure(kind, recipe, evidence, 3, folder, torch.device("cpu"), changes=changes, blends=blends)
+
+
+def test_trainings_share_what_is_measured(evidence: Evidence, tmp_path: Path) -> None:
+    """And of a clip the same is measured, whoever stands beside it."""
+    train, first, second = evidence.of("train"), Counting(), Counting()
+    without = measured(train.without(["dye"]), tmp_path / "shared", first)
+    whole = measured(train, tmp_path / "shared", second)
+    assert (first.windows, second.windows) == (2 * 3 * 8, 2 * 3 * 4)  # plain and changed, of three windows a clip
+    alone = measured(train, tmp_path / "alone", Counting())
+    assert np.array_equal(whole.numbers, alone.numbers)
+    kept = np.array([item.generator != "dye" for item in whole.items])[whole.owner]
+    assert np.array_equal(without.numbers, whole.numbers[kept])
+    assert without.shown.tolist() == whole.shown[kept].tolist()
+    assert not np.array_equal(whole.numbers[whole.shown == PLAIN], whole.numbers[whole.shown == CHANGED])
+
+
+def test_a_fit_that_was_killed_goes_on(evidence: Evidence, tmp_path: Path) -> None:
+    train, killed, again = evidence.of("train"), Counting(dies_at=30), Counting()
+    with pytest.raises(KeyboardInterrupt):
+        measured(train, tmp_path / "killed", killed)
+    resumed = measured(train, tmp_path / "killed", again)
+    assert 0 < again.windows < 2 * 3 * len(train.items)
+    assert np.array_equal(resumed.numbers, measured(train, tmp_path / "whole", Counting()).numbers)
+
+
+def test_real_clips_with_landmarks_are_measured_blended(evidence: Evidence, tmp_path: Path) -> None:
+    seen = measured(evidence.of("val"), tmp_path, Counting(), blends=True)
+    blended = seen.shown == BLENDED
+    assert {seen.items[int(place)].label for place in seen.owner[blended]} == {"real"}
+    assert blended.sum() == 2 * 3
+    for place in np.unique(seen.owner[blended]):
+        own = seen.owner == place
+        assert not np.array_equal(seen.numbers[own & blended], seen.numbers[own & ~blended])
+
+
+def test_another_ensemble_measures_anew(evidence: Evidence, tmp_path: Path) -> None:
+    first, second = Counting(), Counting()
+    measured(evidence.of("val"), tmp_path, first)
+    second.rule.get_buffer("bias").fill_(1)  # as of members that were trained otherwise
+    measured(evidence.of("val"), tmp_path, second)
+    assert second.windows == first.windows > 0

@@ -232,7 +232,8 @@ def _collections(evidence: "Evidence", dataset: "Dataset | None", fakes: Sequenc
 def _fit(device: str, recipe: Path | None, progress: "Progress") -> "Fit":
     """Trains as 'theval detect train' does, or continues where that stopped, and gives the best state.
 
-    An ensemble is of those that were trained before it in the same folder, on the same evidence.
+    An ensemble is of those that were trained before it in the same folder, on the same evidence. What a fitted detector
+    measures in a clip is kept beside its trainings, and shared by all of them.
     """
     import torch
 
@@ -243,18 +244,21 @@ def _fit(device: str, recipe: Path | None, progress: "Progress") -> "Fit":
     from detectors.train import train
     from thead_eval.training import open_fabric
 
-    def forget_frames(out: Path) -> None:
-        """Of a training that is over: windows of a hundred people take 6 GB, and a protocol has many trainings."""
-        shutil.rmtree(out / "frames", ignore_errors=True)
-
     def fit(kind: str, evidence: "Evidence", out: Path, seed: int) -> "Detector":
         settings = read_recipe(kind, recipe, {"seed": seed})
         if hasattr(find_class(settings.detector), "fits_on"):
             if not (out / "best.safetensors").exists():
                 others = sorted(out.parent.parent.glob(f"*/{glob.escape(out.name)}/best.safetensors"))
                 assembled = assemble(others) if settings.detector == "ensemble" else None
-                fit_at_once(settings, evidence, out, torch.device(device), assembled=assembled, read=progress)
-            forget_frames(out)
+                fit_at_once(
+                    settings,
+                    evidence,
+                    out,
+                    torch.device(device),
+                    measured=out.parent / "measured",
+                    assembled=assembled,
+                    read=progress,
+                )
             return load_detector(out, device)
         what = f"{kind}, {out.name}"
         ending = train(
@@ -269,7 +273,7 @@ def _fit(device: str, recipe: Path | None, progress: "Progress") -> "Fit":
         if ending.signal is not None:
             click.echo("stopped and saved; the same command continues", err=True)
             sys.exit(128 + ending.signal)
-        forget_frames(out)
+        shutil.rmtree(out / "frames", ignore_errors=True)  # gigabytes, and a protocol has many trainings
         return load_detector(out, device)
 
     return fit

@@ -1,0 +1,149 @@
+"""What fitted detectors measure in the windows of clips: measured once, and kept in a file a clip.
+
+So trainings that learn from the same clips, as those of the protocols do, share the work, and one that was killed goes
+on where it was.
+"""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from detectors.augment import Augmentation, change, draw_change
+from detectors.exam import BLENDED
+from detectors.recipe import Recipe
+from detectors.samples import READERS, Tell, long_enough, planes, read_windows, spread_windows
+from detectors.sbi import self_blend
+from thead_eval.evidence import SIDE, Evidence, Item
+from thead_eval.pictures import Picture
+from thead_eval.tensors import read_tensors, write_tensors
+
+Numbers = NDArray[np.float64]  # [N, D] a window each; NaN in the rows that could not be measured
+
+PLAIN, CHANGED = "plain", "changed"  # how a window was shown, or BLENDED
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The windows of some clips, each as it is and, where asked for, changed at random or blended with itself."""
+
+    items: tuple[Item, ...]  # those that are long enough
+    owner: NDArray[np.int64]  # [N] whose window it is: a place in `items`
+    shown: NDArray[np.str_]  # [N] PLAIN, CHANGED or BLENDED
+    numbers: Numbers
+
+
+def measure(
+    kind: Any,  # Any: what checkpoint.NETWORKS says of fitted detectors
+    recipe: Recipe,
+    evidence: Evidence,
+    count: int,
+    folder: Path,
+    device: torch.device,
+    *,
+    changes: Augmentation | None = None,
+    blends: bool = False,
+    tell: Tell = lambda done, of: None,
+) -> Measured:
+    """At most `count` windows of each clip; what `folder` holds is not measured again.
+
+    Args:
+        kind: Measures.
+        recipe: Its own.
+        evidence: All of its clips are measured.
+        count: Windows of a clip.
+        folder: Of a file a clip.
+        device: Where `kind` is.
+        changes: Each window is measured once more, changed like this.
+        blends: Each window of a real clip that has landmarks is measured once more, blended with itself.
+        tell: Is told of each clip.
+
+    Raises:
+        DatasetError: no clip is long enough, or one is missing or damaged.
+        MediaError: a file cannot be read.
+        CheckpointError: the disk is full.
+    """
+    items = long_enough(evidence, kind.window, kind.stride)
+    folder.mkdir(parents=True, exist_ok=True)
+    seed = recipe.train.seed
+    how = [recipe.detector, _digest_weights(kind), evidence.size, count, changes and asdict(changes), blends, seed]
+
+    def measure_once(item: Item) -> dict[str, Tensor]:
+        path = folder / f"{_digest(how, asdict(replace(item, path='')))}.safetensors"
+        if not path.exists():
+            windows = _show(kind, evidence, item, count, changes, blends, seed)
+            with torch.no_grad():  # of this thread
+                numbers = {
+                    shown: kind.measure(planes(np.stack(some)).to(device)).double().cpu()
+                    for shown, some in windows.items()
+                }
+            write_tensors(path, numbers, {})
+        return read_tensors(path, "theval detect train").tensors
+
+    parts: list[tuple[int, str, Tensor]] = []
+    with ThreadPoolExecutor(READERS, "clips") as pool:
+        for place, numbers in enumerate(pool.map(measure_once, items)):
+            parts += [(place, shown, numbers[shown]) for shown in (PLAIN, CHANGED, BLENDED) if shown in numbers]
+            tell(place + 1, len(items))
+    rows = [len(numbers) for _, _, numbers in parts]
+    return Measured(
+        items,
+        np.repeat([place for place, _, _ in parts], rows),
+        np.repeat([shown for _, shown, _ in parts], rows),
+        torch.cat([numbers for _, _, numbers in parts]).numpy(),
+    )
+
+
+def _show(
+    kind: Any,  # Any: as in `measure`
+    evidence: Evidence,
+    item: Item,
+    count: int,
+    changes: Augmentation | None,
+    blends: bool,
+    seed: int,
+) -> dict[str, list[NDArray[np.uint8]]]:
+    """The windows [W, 224, 224, 3] of a clip, by how they are shown."""
+    starts = spread_windows(item, count, kind.window, kind.stride)
+    plain = list(read_windows(evidence, item, starts, kind.window, kind.stride))
+    windows = {PLAIN: plain}
+    # What is drawn hangs on the clip, not on which others stand beside it.
+    draws = [np.random.default_rng([seed, 3, int(_digest(item.id)[:8], 16), start]) for start in starts]
+    if changes is not None:
+        windows[CHANGED] = [
+            np.stack(change(list(window), draw_change(draw, changes), SIDE))
+            for window, draw in zip(plain, draws, strict=True)
+        ]
+    landmarks = evidence.landmarks(item, starts) if blends and item.label == "real" else None
+    if landmarks is not None:
+        blended = [
+            _blend(window, points, int(draw.integers(2**31)))
+            for window, points, draw in zip(plain, landmarks.points.numpy(), draws, strict=True)
+            if np.isfinite(points).all()
+        ]
+        windows |= {BLENDED: blended} if blended else {}
+    return windows
+
+
+def _blend(window: NDArray[np.uint8], points: NDArray[np.float32], seed: int) -> NDArray[np.uint8]:
+    frames: list[Picture] = [self_blend(frame, points, seed) for frame in window]
+    return np.stack(frames)
+
+
+def _digest_weights(network: nn.Module) -> str:
+    """An ensemble measures by its members."""
+    digest = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
