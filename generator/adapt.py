@@ -34,7 +34,7 @@ from generator.talker import computes_bfloat16
 from generator.warp import base_flow, warp_frames
 from thead_eval.drawing import draw_landmarks
 from thead_eval.errors import ConfigError, TrainingFailed
-from thead_eval.types import Clip, Landmarks
+from thead_eval.types import Clip, Landmarks, Tell
 
 Tune = Literal["all", "adain", "adain+last_up", "heads"]
 TUNED: dict[Tune, tuple[str, ...]] = {  # parts of G that are learnt beside psi'
@@ -153,10 +153,16 @@ class Adapted:
     checks: tuple[Check, ...] = ()
 
 
-def adapt(networks: Networks, support: Clip, landmarks: Landmarks, config: AdaptConfig | None) -> Adapted:
+def adapt(
+    networks: Networks,
+    support: Clip,
+    landmarks: Landmarks,
+    config: AdaptConfig | None,
+    tell: Tell = lambda step, of: None,
+) -> Adapted:
     """Learn a person from its support frames; `config` None: feed-forward. The networks stay as they were.
 
-    The same input gives the same result, on one machine and number of threads.
+    The same input gives the same result, on one machine and number of threads. `tell` is told of each update.
 
     Raises:
         NoFaceFound: no support frame has landmarks.
@@ -171,7 +177,7 @@ def adapt(networks: Networks, support: Clip, landmarks: Landmarks, config: Adapt
         psi_prime = networks.G.P(e_new)  # [1, A]
     if config is None:
         return Adapted(networks.G, psi_prime, person, 0, time.perf_counter() - begin)
-    tuned = _fine_tune(networks, psi_prime, e_new, person, config, support.id)
+    tuned = _fine_tune(networks, psi_prime, e_new, person, config, support.id, tell)
     best = min(tuned.checks, key=lambda check: check.loss)
     return Adapted(tuned.G, tuned.psi_prime, person, best.step, time.perf_counter() - begin, tuned.checks)
 
@@ -212,7 +218,7 @@ class _Tuned(NamedTuple):
 
 
 def _fine_tune(
-    networks: Networks, psi_hat: Tensor, e_new: Tensor, person: Person, config: AdaptConfig, id: str
+    networks: Networks, psi_hat: Tensor, e_new: Tensor, person: Person, config: AdaptConfig, id: str, tell: Tell
 ) -> _Tuned:
     """The average of G' and psi' that made the held views best."""
     G, D = networks.G, networks.D
@@ -310,6 +316,7 @@ def _fine_tune(
             torch._foreach_lerp_(averages, tuned, 1 - min(config.ema, step / (step + 9)))
             for averaged, buffer in zip(average.buffers(), G.buffers(), strict=True):
                 averaged.copy_(buffer)
+        tell(step, config.steps)
         if step % config.check_every and step < config.steps:
             continue
         checks.append(check(step))

@@ -5,7 +5,7 @@
 
 import json
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from generator.adapt import AdaptConfig, LossWeights, Networks, adapt
 from generator.networks import Discriminator, Embedder, Generator
 from generator.talker import FewShotTalker, Folded, Origin, Precision, Unfolded, computes_bfloat16, fold
 from thead_eval.errors import CheckpointError
-from thead_eval.types import Clip, Landmarks
+from thead_eval.types import Clip, Landmarks, Tell
 from thead_eval.weights import sha256_of
 
 BUNDLED = Path(__file__).parent / "checkpoints" / "compact.safetensors"
@@ -34,6 +34,11 @@ class FewShot:
     folded: bool = True  # False: as it was trained, to compare with
     precision: Precision | None = None  # of the folded talker; None: what the device is fast in
     compiled: bool = False  # the folded network by torch.compile, see Folded.compile_trunk
+    tell: Tell = lambda step, of: None  # is told of each update of a fine-tuning
+
+    def telling(self, tell: Tell) -> "FewShot":
+        """The same, which says how far it is."""
+        return replace(self, tell=tell)
 
     @property
     def checkpoint_sha256(self) -> str:
@@ -59,7 +64,7 @@ class FewShot:
                 f"'{self.checkpoint}' has no discriminator, which fine-tuning needs; take the generator 'fewshot_ff', "
                 "or a checkpoint that 'theval train' wrote"
             )
-        adapted = adapt(loaded.networks, support, landmarks, self.config)
+        adapted = adapt(loaded.networks, support, landmarks, self.config, self.tell)
         person = adapted.person
         network = Unfolded(adapted.G, adapted.psi_prime, person.frames.to(self.device), person.points.to(self.device))
         origin = Origin(self.name, loaded.sha256, adapted.steps, adapted.seconds)

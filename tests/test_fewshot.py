@@ -77,8 +77,10 @@ def test_the_plug_in_reads_the_checkpoint_that_is_named(
 
 
 def test_shots_do_not_contaminate_each_other(file: Path, take: tuple[Clip, Landmarks]) -> None:
-    generator = FewShot("fewshot", CPU, file, QUICK)
+    told: list[tuple[int, int]] = []
+    generator = FewShot("fewshot", CPU, file, QUICK).telling(lambda step, of: told.append((step, of)))
     before = generator.adapt(*shots(take, 1)).animate(take[1], 25.0).frames
+    assert told == [(step, QUICK.steps) for step in range(1, len(told) + 1)] and told
     generator.adapt(*shots(take, 8))
     assert torch.equal(generator.adapt(*shots(take, 1)).animate(take[1], 25.0).frames, before)
 

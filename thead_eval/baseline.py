@@ -205,6 +205,17 @@ def _mean(rows: Sequence[Measurement]) -> BaselineNumber:
 # The file: people and groups of people once, and a line a number.
 
 
+def as_kept(measurement: Measurement) -> Measurement:
+    """With as many digits as a baseline keeps, so that a run beside its own differs by nothing."""
+    return measurement.model_copy(
+        update={
+            "value": _round(measurement.value),
+            "per_identity": {name: _round(own) for name, own in measurement.per_identity.items()},
+            "left_out": tuple(part.model_copy(update={"value": _round(part.value)}) for part in measurement.left_out),
+        }
+    )
+
+
 def write_baseline(path: Path, baseline: Baseline) -> None:
     """Write the file whole or not at all.
 

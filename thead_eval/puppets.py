@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from thead_eval.pasting import Place, find_place, paste
 from thead_eval.portraits import Portrait, choose_face, crop_face, draw_faces, find_faces
 from thead_eval.retarget import Motion, absolute_motion, find_neutral, relative_motion
 from thead_eval.tracks import DrivingTrack, bridge_gaps, read_driver, take_out_jitter
-from thead_eval.types import Clip, FewShotGenerator, Landmarks, Talker
+from thead_eval.types import Clip, FewShotGenerator, Landmarks, Talker, Telling
 from thead_eval.weights import sha256_of
 
 CHUNK = 32  # driving rows animated at a time: a bound on memory
@@ -94,6 +95,8 @@ def animate_photos(
 
     progress("adapting", 0, 1)
     generator: FewShotGenerator = factory(torch.device(config.device))
+    if isinstance(generator, Telling):
+        generator = generator.telling(partial(progress, "adapting"))
     begin = time.monotonic()
     talker = generator.adapt(support, landmarks)
     adapted = time.monotonic()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import special
 
-from thead_eval.baseline import Baseline, BaselineNumber, Part, conditions_of, differing, is_compared, key
+from thead_eval.baseline import Baseline, BaselineNumber, Part, as_kept, conditions_of, differing, is_compared, key
 from thead_eval.differences import difference, gain
 from thead_eval.errors import ConfigError
 from thead_eval.recipes import check_name, read_sections
@@ -145,7 +145,7 @@ def judge(
         asked = asked.model_copy(update={"metrics": [name for name in asked.metrics if name in rules.metrics]})
     if reasons := differing(asked, conditions_of(record), despite):
         return Judgement(baseline, record, tuple(reasons), also, ())
-    now = {key(m): m for m in measurements if is_compared(m) and _is_chosen(m, rules)}
+    now = {key(m): as_kept(m) for m in measurements if is_compared(m) and _is_chosen(m, rules)}
     before = {key(n.measurement): n for n in baseline.numbers if _is_chosen(n.measurement, rules)}
     gains = {
         name: gain(now[name], number.measurement)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -108,6 +108,9 @@ class Talker(Protocol):
         ...
 
 
+Tell = Callable[[int, int], None]  # steps made, of how many at most
+
+
 class FewShotGenerator(Protocol):
     """Makes a Talker from a few frames of a person, and stays as it was."""
 
@@ -115,6 +118,13 @@ class FewShotGenerator(Protocol):
     def name(self) -> str: ...
 
     def adapt(self, support: Clip, landmarks: Landmarks) -> Talker: ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A generator that takes its time over a person, and can say how far it is."""
+
+    def telling(self, tell: Tell) -> FewShotGenerator: ...
 
 
 class Detector(Protocol):
