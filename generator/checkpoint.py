@@ -41,6 +41,7 @@ class Checkpoint:
             module.load_state_dict(self.part(name))
         except RuntimeError as error:
             detail = str(error).split("\n\t")[-1].strip()
+            detail = f"{detail[:100]} ..." if len(detail) > 100 else detail
             raise CheckpointError(
                 f"'{self.path}' does not hold {name} as its config says ({detail}); make the checkpoint again"
             ) from None
@@ -96,6 +97,10 @@ def load(path: Path, expect: NetworkConfig | None = None) -> Checkpoint:
 def _config(path: Path, format: str | None, network: str) -> NetworkConfig:
     if format is None:
         raise CheckpointError(f"'{path}' is not a checkpoint of theval's; name one that 'theval train' wrote")
+    if format.rpartition(" ")[0] != FORMAT.rpartition(" ")[0]:
+        raise CheckpointError(
+            f"'{path}' is a file of '{format}', not a generator's; name one that 'theval train' wrote"
+        )
     if format != FORMAT:
         raise CheckpointError(f"'{path}' has format '{format}', this theval reads '{FORMAT}'; update theval")
     try:

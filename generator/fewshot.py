@@ -118,6 +118,8 @@ def load_networks(path: Path, device: torch.device) -> Loaded:
 def _load(path: Path, device: torch.device, changed: int) -> Loaded:
     """`changed` makes a new file of the same name another one."""
     saved = checkpoint.load(path)
+    if "talker" in saved.metadata:
+        raise CheckpointError(f"'{path}' is a talker, one person as learnt; name the checkpoint that learnt it")
     E, G, D = Embedder(saved.config), Generator(saved.config), Discriminator(saved.config)
     averaged = "average_" if saved.part("average_G") else ""  # in what a training continues from
     saved.restore(f"{averaged}E", E)

@@ -11,6 +11,7 @@ from typing import Any
 import av
 import matplotlib
 import pytest
+import skimage
 import torch
 from click.testing import CliRunner, Result
 from cryptography import x509
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
 
+import detectors.checkpoint
 from generator.talker import load_talker
 from generator.warp import warp
 from tests.test_fewshot import write_checkpoint
@@ -37,6 +39,7 @@ from thead_eval.types import Clip, Landmarks
 from thead_eval.weights import sha256_of
 
 HOPPER = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"  # in the public domain
+COLLINS = Path(skimage.__file__).parent / "data" / "astronaut.png"  # too
 LABEL_ROWS = 235  # in the last 21 rows of 256 is the label
 
 
@@ -89,7 +92,8 @@ def test_what_is_made_says_so(made: tuple[Path, dict[str, Any]], driver: Path) -
     tags = read_metadata(folder / "fake.mp4")
     assert tags["comment"] == "Synthetic media made by theval generator warp"
     assert b"Iptc4xmpExt:DigitalSourceType" in (folder / "fake.mp4").read_bytes()
-    (row,) = read_manifest(folder)
+    preview, row = read_manifest(folder)
+    assert (preview.file, preview.frames, preview.sha256) == ("fake.gif", 12, sha256_of(folder / "fake.gif"))
     assert (row.file, row.label, row.generator, row.identity) == ("fake.mp4", "warp", "warp", "grace_hopper")
     assert row.sha256 == sha256_of(folder / "fake.mp4") == said["sha256"]
     assert row.source_sha256 == sha256_of(HOPPER) and row.driver_sha256 == sha256_of(driver)
@@ -135,9 +139,16 @@ def test_more_photos_are_more_support(driver: Path, tmp_path: Path) -> None:
     with Image.open(HOPPER) as image:
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mirror.png")
     options = ("--drive", driver, "--generator", "warp", "--size", "64", "--json", "-o", tmp_path / "fake.mp4")
-    said = json.loads(run("--photos", HOPPER, tmp_path / "mirror.png", *options).stdout)
-    assert said["shots"] == 2
+    ran = run("--photos", HOPPER, tmp_path / "mirror.png", *options)
+    assert json.loads(ran.stdout)["shots"] == 2
+    assert "somebody else" not in ran.stderr
     assert read_manifest(tmp_path)[0].sources == "grace_hopper.jpg;mirror.png"
+
+
+def test_photos_of_two_people_are_noticed(driver: Path, tmp_path: Path) -> None:
+    options = ("--drive", driver, "--generator", "warp", "--size", "64", "-o", tmp_path / "fake.mp4")
+    ran = run("--photos", HOPPER, COLLINS, *options)
+    assert "'astronaut.png' seems to show somebody else than 'grace_hopper.jpg'; the video will be" in ran.stderr
 
 
 def test_parts_of_the_motion(made: tuple[Path, dict[str, Any]], driver: Path, tmp_path: Path) -> None:
@@ -214,15 +225,18 @@ def test_a_checkpoint_is_named_and_its_talker_kept(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("THEVAL_CHECKPOINT", "")  # so that it is put back
     checkpoint = write_checkpoint(tmp_path / "tiny.safetensors")
     photo = ("--photos", HOPPER, "--drive", "nod", "--size", "64", "-o", tmp_path / "fake.mp4")
-    options = ("--generator", "fewshot_ff", "--checkpoint", checkpoint, "--save-talker", tmp_path / "me.safetensors")
+    options = ("--checkpoint", checkpoint, "--save-talker", tmp_path / "me.safetensors")
     said = json.loads(run(*photo, *options, "--json").stdout)
     assert said["checkpoint_sha256"] == sha256_of(checkpoint) == read_manifest(tmp_path)[0].checkpoint_sha256
     assert read_clip(tmp_path / "fake.mp4").size == (64, 64)
     talker = load_talker(tmp_path / "me.safetensors", torch.device("cpu"))
-    assert talker.side == 64 and talker.origin.generator == "fewshot_ff"
+    assert talker.side == 64 and talker.origin.generator == "fewshot_ff"  # as of one photo
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04]\x94.")
     bad = ("--generator", "fewshot_ff", "--checkpoint", tmp_path / "pickle.safetensors")
     refused(CheckpointError, r"pickle\.safetensors", *photo, *bad)
+    refused(CheckpointError, "is a talker, one person as learnt", *photo, "--checkpoint", tmp_path / "me.safetensors")
+    detector = Path(detectors.checkpoint.__file__).parent / "checkpoints" / "grain.safetensors"
+    refused(CheckpointError, "is a file of 'theval detector 1', not a generator's", *photo, "--checkpoint", detector)
 
 
 # Memory.
@@ -335,6 +349,7 @@ def test_drivers_that_will_not_do_say_why(tmp_path: Path) -> None:
     nothing = Landmarks(empty.landmarks.points[:0], empty.landmarks.found[:0])
     write_track(tmp_path / "empty.parquet", type(empty)(empty.info, nothing, ""))
     refused(ConfigError, r"empty\.parquet' has no frames", HOPPER, "--drive", tmp_path / "empty.parquet", *out)
+    refused(ConfigError, "is one frame, which moves nothing", "--photos", HOPPER, "--drive", HOPPER, *out)
 
 
 def test_options_that_do_not_fit_say_why(tmp_path: Path) -> None:

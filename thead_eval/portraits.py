@@ -132,7 +132,8 @@ def choose_face(photo: Tensor, name: str, faces: Sequence[Face], number: int | N
         raise NoFaceFound(f"no face in '{name}' ({width}x{height}); give a larger or more frontal picture")
     if number is not None:
         if not 1 <= number <= len(faces):
-            raise NoFaceFound(f"'{name}' shows {len(faces)} faces, and --face asks for number {number}; choose another")
+            shown = f"{len(faces)} face{'s'[: len(faces) > 1]}"
+            raise NoFaceFound(f"'{name}' shows {shown}, and --face asks for number {number}; choose another")
         return faces[number - 1]
     largest = max(face.side for face in faces)
     rivals = [n for n, face in enumerate(faces, 1) if face.side * RIVAL > largest]

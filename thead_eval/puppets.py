@@ -1,8 +1,8 @@
 """A person in photos, moved by a driving track: from files to a video, a few frames in memory at a time."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from thead_eval import plugins
 from thead_eval.credentials import SIGNED, SigningKey, sign
-from thead_eval.errors import ConfigError, NoFaceFound, PluginError
+from thead_eval.errors import ConfigError, NoFaceFound, PluginError, WeightsMissing
 from thead_eval.manifest import ManifestRow, add_rows, checkpoint_of, read_manifest, typed_command
 from thead_eval.marking import label_frames
 from thead_eval.media import open_writer, read_image, write_image, write_images
@@ -20,11 +20,12 @@ from thead_eval.pasting import Place, find_place, paste
 from thead_eval.portraits import Portrait, choose_face, crop_face, draw_faces, find_faces
 from thead_eval.retarget import Motion, absolute_motion, find_neutral, relative_motion
 from thead_eval.tracks import DrivingTrack, bridge_gaps, read_driver, take_out_jitter
-from thead_eval.types import Clip, FewShotGenerator, Landmarks, Talker, Telling
+from thead_eval.types import Clip, FeatureNetwork, FewShotGenerator, Landmarks, Talker, Telling
 from thead_eval.weights import sha256_of
 
 CHUNK = 32  # driving rows animated at a time: a bound on memory
 STRIP = 8  # frames of a contact strip
+STRANGERS = 0.65  # apart by dlib's faces: of 39 pairs of photos of one person none, of 1,731 of two people 93 of 100
 GIF_FPS, GIF_FRAMES, GIF_SIDE = 10, 100, 256  # at most, of a preview
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, of how many)
@@ -74,29 +75,36 @@ class Made:
 
 
 def animate_photos(
-    config: PuppetConfig, progress: Progress = lambda *_: None, keep: Callable[[Talker], None] = lambda _: None
+    config: PuppetConfig,
+    progress: Progress = lambda *_: None,
+    keep: Callable[[Talker], None] = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Made:
-    """Write a video of the person in the photos, moved by the driver, with its row in the folder's manifest.
+    """Write a video of the person in the photos, moved by the driver, with its row in the folder's manifest; a preview
+    has one too.
 
     Args:
         config: What to do.
         progress: Is told how far it is.
         keep: Is given the talker before it is animated.
+        warn: Is told of photos that seem to show somebody else.
 
     Raises:
         ConfigError, MediaError, NoFaceFound, PluginError: an option, a file, a face or the generator will not do.
     """
     _check(config)
-    factory = plugins.load("generator", config.generator)
+    generator: FewShotGenerator = plugins.load("generator", config.generator)(torch.device(config.device))
+    checkpoint_sha256 = checkpoint_of(generator)  # one that cannot be read is told before a video is searched
+    if isinstance(generator, Telling):
+        generator = generator.telling(partial(progress, "adapting"))
     portraits = read_portraits(config.photos, config.size, config.face, config.show_crop)
+    for name in find_strangers(portraits):
+        warn(f"'{name}' seems to show somebody else than '{portraits[0].name}'; the video will be of a mixture")
     track = read_driver(config.drive, progress=progress)
     support, landmarks = join_support(portraits)
     driving = drive(track, landmarks, config)
 
     progress("adapting", 0, 1)
-    generator: FewShotGenerator = factory(torch.device(config.device))
-    if isinstance(generator, Telling):
-        generator = generator.telling(partial(progress, "adapting"))
     begin = time.monotonic()
     talker = generator.adapt(support, landmarks)
     adapted = time.monotonic()
@@ -128,7 +136,7 @@ def animate_photos(
         frames=len(driving),
         fps=track.info.fps,
         generator=generator.name,
-        checkpoint_sha256=checkpoint_of(generator),
+        checkpoint_sha256=checkpoint_sha256,
         shots=str(len(support)),
         sources=";".join(photo.name for photo in config.photos),
         source_sha256=";".join(map(sha256_of, config.photos)),
@@ -137,6 +145,9 @@ def animate_photos(
         command=typed_command(),
     )
     add_rows(config.out.parent, [row])
+    if config.preview:
+        shown = replace(row, file=config.preview.name, sha256=sha256_of(config.preview), frames=len(preview.frames))
+        add_rows(config.preview.parent, [shown])
     return Made(
         file=str(config.out),
         frames=row.frames,
@@ -180,7 +191,9 @@ def _check(config: PuppetConfig) -> None:
         raise ConfigError(f"Content Credentials cannot be put into '{config.out.suffix}' files; name an .mp4 with -o")
     if config.sound and (not Path(config.drive).is_file() or config.drive.endswith(".parquet")):
         raise ConfigError(f"--sound takes the driver's, and '{config.drive}' is not a video; leave --sound out")
-    read_manifest(config.out.parent)
+    for path in (config.out, config.preview):
+        if path:
+            read_manifest(path.parent)
 
 
 def read_portraits(
@@ -214,6 +227,20 @@ def read_portraits(
             write_image(shown, draw_faces(faces, photo, portrait))
         portraits.append(portrait)
     return portraits
+
+
+def find_strangers(portraits: Sequence[Portrait]) -> list[str]:
+    """The photos whose face is far from the first one's; none where dlib's recogniser is not installed."""
+    if len(portraits) < 2:
+        return []
+    network: FeatureNetwork = plugins.load("features", "dlib_resnet")
+    try:
+        recogniser = network.load(torch.device("cpu"))
+    except WeightsMissing:
+        return []
+    first, *others = (recogniser(portrait.photo[None], portrait.face.points[None]) for portrait in portraits)
+    apart = [float(torch.linalg.vector_norm(other - first)) for other in others]
+    return [portrait.name for portrait, distance in zip(portraits[1:], apart, strict=True) if distance > STRANGERS]
 
 
 def join_support(portraits: list[Portrait]) -> tuple[Clip, Landmarks]:

@@ -80,7 +80,7 @@ def read_driver(drive: str, *, progress: Progress = lambda *_: None) -> DrivingT
     """The track that a user names: a track file, a video, or the name of a track that the package carries.
 
     Raises:
-        ConfigError: it is none of these, or a damaged track file.
+        ConfigError: it is none of these, a damaged track file, or a single frame.
         MediaError: the video cannot be read.
         NoFaceFound: it shows no face, or several and none that is much the largest.
     """
@@ -92,7 +92,10 @@ def read_driver(drive: str, *, progress: Progress = lambda *_: None) -> DrivingT
             f"there is no file '{drive}' to drive with; give a video, a track file of 'theval track', or one of "
             f"{', '.join(NAMED)}"
         )
-    return read_track(path) if path.suffix == ".parquet" else track_video(path, progress=progress)
+    track = read_track(path) if path.suffix == ".parquet" else track_video(path, progress=progress)
+    if len(track) < 2:
+        raise ConfigError(f"'{drive}' is one frame, which moves nothing; give a video or a track of more")
+    return track
 
 
 def read_track(path: Path) -> DrivingTrack:

@@ -102,6 +102,9 @@ def command(
     and tilt stay the photo's). With --data: of every person of a split, the frames that 'theval score --data' asks for,
     at 1, 8 and 32 shots, beside the real ones that they reproduce. An interrupted command, run again, continues.
 
+    The generator is the bundled one where none is named: fine-tuned to several photos or frames, `fewshot`; as it is to
+    a single photo, `fewshot_ff`, as fine-tuning would take half a minute and change nothing that shows.
+
     What is made says so: a label in the picture (--no-label leaves it out; fakes of a dataset have none), metadata in
     the file, and a row in manifest.csv beside it.
 
@@ -145,7 +148,7 @@ def command(
         photos=photos,
         drive=drive,
         out=out,
-        generator=generators[0] if generators else _default_generator(),
+        generator=generators[0] if generators else _default_generator(len(photos) == 1),
         size=size,
         face=face,
         motion=motion,  # type: ignore[arg-type]  # one of click's choices
@@ -161,7 +164,8 @@ def command(
         device=device,
     )
     with progress_bars() as progress:
-        made = animate_photos(config, progress, partial(_keep, save_talker) if save_talker else lambda _: None)
+        keep = partial(_keep, save_talker) if save_talker else lambda _: None
+        made = animate_photos(config, progress, keep, partial(click.echo, err=True))
     if as_json:
         click.echo(json.dumps(asdict(made), indent=1))
         return
@@ -174,11 +178,12 @@ def command(
         click.echo(f"{made.driver_frames_without_face} driving frames showed no face; they were filled in", err=True)
 
 
-def _default_generator() -> str:
+def _default_generator(one_photo: bool) -> str:
+    """Of one photo fine-tuning learns next to nothing (docs/training.md), and takes half a minute."""
     from generator.fewshot import BUNDLED
 
     if BUNDLED.is_file() or os.environ.get("THEVAL_CHECKPOINT"):
-        return "fewshot"
+        return "fewshot_ff" if one_photo else "fewshot"
     click.echo(
         "No checkpoint of 'fewshot' comes with this version: 'warp' bends the photo instead. Make one with "
         "'theval train', and give it as --checkpoint.",
@@ -231,7 +236,7 @@ def _make_fakes(
     from benchmarks.shots import ShotsConfig
     from thead_eval.cli.progress import progress_bars
 
-    names = tuple(dict.fromkeys(generators)) or (_default_generator(),)
+    names = tuple(dict.fromkeys(generators)) or (_default_generator(one_photo=False),)
     config = ShotsConfig(data, split, names, shots, identities, min_frames, cross_clip, seed, device)  # type: ignore[arg-type]  # one of click's choices
     with progress_bars() as progress:
         made = make_fakes(config, out, workers, progress)
