@@ -1,7 +1,9 @@
 """What every test shares: fixed threads, weights of its own, and the real clips where this machine has them."""
 
+import fcntl
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before torch and the BLAS libraries are imported: with the number of threads, sums change in their last digits.
@@ -12,6 +14,7 @@ import pytest
 from thead_eval.weights import import_file
 
 NOT_RUN = "real-data tests NOT RUN"
+SharedFolder = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +27,26 @@ def real_data() -> Path:
     if not (folder / "catalogue.csv").is_file():
         pytest.skip(f"{NOT_RUN}: THEVAL_DATA is '{named}', which has no catalogue.csv; point it to the real clips")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> SharedFolder:
+    """Names a folder and what fills it: filled once for all processes of a test run, and from then on only read."""
+    own = tmp_path_factory.getbasetemp()
+    common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def share(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, filled = common / name, common / f"{name}.filled"
+        with (common / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # let go of where the file is closed
+            if not filled.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return share
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -49,15 +49,15 @@ def test_one_face_under_two_names() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of twelve heads, fakes of them with their reals beside them, and lossy fakes of another folder."""
+    """A dataset of eight heads, fakes of them with their reals beside them, and lossy fakes of another folder."""
     folder = tmp_path_factory.mktemp("audit")
-    dataset = make_dataset(folder / "data", identities=12, frames=60, size=64)
+    dataset = make_dataset(folder / "data", identities=8, frames=60, size=48)
     make_fakes(ShotsConfig(dataset.path, generators=("copy",), shots=(1,)), folder / "made", 0, quiet)
-    for number in range(12):
-        clip = head_clip(number, 20, 64)[0]
+    for number in range(8):
+        clip = head_clip(number, 20, 48)[0]
         (folder / "theirs" / f"head{number:04d}").mkdir(parents=True)
         write_clip(folder / "theirs" / f"head{number:04d}" / "fake.mp4", clip)
-    rows = [f"head{n:04d}/fake.mp4,head{n:04d},theirs,test" for n in range(12)]
+    rows = [f"head{n:04d}/fake.mp4,head{n:04d},theirs,test" for n in range(8)]
     (folder / "theirs" / "manifest.csv").write_text("\n".join(["file,identity,label,split", *rows]) + "\n")
     return folder
 

@@ -1,6 +1,7 @@
 """theval bench: what a suite becomes; that a stage is run once, again where something changed, and on after a kill."""
 
 import fcntl
+import inspect
 import json
 import shutil
 import signal
@@ -233,14 +234,14 @@ def eventually(true: Callable[[], object], seconds: float = 200) -> None:
         time.sleep(0.05)
 
 
-SCRIPT = """
+SCRIPT = f"""
 import sys
 from pathlib import Path
-from benchmarks.stages import run_stages
-from tests.test_bench import stages_of
+from benchmarks.stages import Stage, run_stages
+{inspect.getsource(stages_of)}
 folder = Path(sys.argv[1])
-slow = ("sh", "-c", f"touch {folder}/began; exec sleep 600")
-run_stages(stages_of(folder), folder / "run", {}, prefixes={"second": slow})
+slow = ("sh", "-c", f"touch {{folder}}/began; exec sleep 600")
+run_stages(stages_of(folder), folder / "run", {{}}, prefixes={{"second": slow}})
 """
 
 

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from thead_eval.cli import VERBS
+from thead_eval.cli import VERBS, theval
 
 THEVAL = Path(sys.executable).with_name("theval")
 
@@ -30,22 +31,23 @@ def test_version() -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_each_verb_has_examples(verb: str) -> None:
-    ran = run(verb, "--help")
-    assert ran.returncode == 0, ran.stderr
+    ran = CliRunner().invoke(theval, [verb, "--help"], prog_name="theval")
+    assert ran.exit_code == 0, ran.output
     assert f"Usage: theval {verb}" in ran.stdout
     assert "Example" in ran.stdout
 
 
-@pytest.mark.parametrize("arguments", [[], *([verb] for verb in VERBS)], ids=["theval", *VERBS])
-def test_help_does_not_import_torch(arguments: list[str]) -> None:
+def test_help_does_not_import_torch() -> None:
     code = (
         "import sys\n"
         "from thead_eval.cli import theval\n"
-        f"theval({[*arguments, '--help']!r}, standalone_mode=False)\n"
-        "sys.exit('torch' in sys.modules)\n"
+        f"for verb in {[*VERBS]!r}:\n"
+        "    theval(['--help'], standalone_mode=False)\n"
+        "    theval([verb, '--help'], standalone_mode=False)\n"
+        "    assert 'torch' not in sys.modules, verb\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr or "torch was imported"
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_an_unknown_verb_is_named() -> None:
@@ -62,9 +64,9 @@ def test_an_unknown_option_is_named() -> None:
 
 
 def test_a_users_error_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    ran = run("report", tmp_path / "no-run", "-o", tmp_path / "report.html")
+    ran = run("bench", tmp_path / "no-suite", "--dry-run")
     assert ran.returncode == 2
     assert ran.stdout == ""
     assert len(ran.stderr.splitlines()) == 1
     assert ran.stderr.startswith("theval: error: ")
-    assert "no-run" in ran.stderr
+    assert "no-suite" in ran.stderr

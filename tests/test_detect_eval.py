@@ -26,6 +26,7 @@ from benchmarks.shots import ShotsConfig
 from detectors.calibration import Calibration
 from detectors.checkpoint import identity_hash, save_detector
 from detectors.efflite0 import EfficientNetLite0
+from tests.conftest import SharedFolder
 from thead_eval.cli import theval
 from thead_eval.data import CLIP_SCHEMA, Split, open_dataset
 from thead_eval.detection import SCORES, failures_of, measure_scores, read_scores
@@ -68,16 +69,18 @@ class Breaks:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(shared_folder: SharedFolder) -> Path:
     """data/, eight heads in three splits; made/, fakes of them by two generators."""
-    folder = tmp_path_factory.mktemp("judged")
+    return shared_folder("judged", make_folder)
+
+
+def make_folder(folder: Path) -> None:
     dataset = make_dataset(folder / "data", identities=8, frames=60, size=48)
     make_fakes(ShotsConfig(dataset.path, generators=("copy", "warp"), shots=(1,)), folder / "made", 0, quiet)
     splits: tuple[Split, ...] = ("train", "train", "train", "val", "val", "test", "test", "test")
     rows = pq.read_table(folder / "data" / "clips.parquet").to_pylist()
     split_rows = [row | {"split": split} for row, split in zip(rows, splits, strict=True)]
     pq.write_table(pa.Table.from_pylist(split_rows, CLIP_SCHEMA), folder / "data" / "clips.parquet")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +129,7 @@ def test_a_stranger_is_asked_about_test_people_beside_the_one_that_sees_no_pictu
 ) -> None:
     detector = Sharpness()
     judges = judge_as_given({"sharpness": detector}, evidence, None)
-    rows = judged(tmp_path, evidence, judges, "blur")
+    rows = judged(tmp_path, evidence, judges, "jpeg")
     aucs = {
         (m.labels["detector"], m.labels["generator"], m.labels.get("level", "")): m
         for m in rows
@@ -140,7 +143,7 @@ def test_a_stranger_is_asked_about_test_people_beside_the_one_that_sees_no_pictu
     # Again, nothing is asked anew, and the numbers are the same.
     count = len(detector.asked)
     assert count == 9 * 6
-    assert judged(tmp_path, evidence, judges, "blur") == rows
+    assert judged(tmp_path, evidence, judges, "jpeg") == rows
     assert len(detector.asked) == count
 
 

@@ -37,7 +37,7 @@ def run(evidence: Evidence, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("reported") / "run"
     opened = open_run(path, {}, ())
     opened.record("predicting", {}, {}, {}, [])
-    trainings = plan_trainings(evidence, ("P1", "P2", "P3", "k-shot"), 0, (1,), 2)
+    trainings = plan_trainings(evidence, ("P1", "P2", "P3", "k-shot"), 0, (1,), 1)
     judges = list(judge_trainings(trainings, ("<sharp>",), fit, path / "trainings", 0, quiet))
     names = {item.path: "here" for item in evidence.items}
     score(opened, evidence, judges, names, 2, ("jpeg",), quiet)

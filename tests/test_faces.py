@@ -13,7 +13,15 @@ from torch import Tensor
 
 from thead_eval.backends import CONFIDENT, face_box, overlap
 from thead_eval.errors import WeightsMissing
-from thead_eval.faces import DetectorName, Landmarker, find_landmarks, largest, load_detector, load_landmarker
+from thead_eval.faces import (
+    Detector,
+    DetectorName,
+    Landmarker,
+    find_landmarks,
+    largest,
+    load_detector,
+    load_landmarker,
+)
 from thead_eval.media import read_image
 
 CPU = torch.device("cpu")
@@ -23,6 +31,12 @@ CPU = torch.device("cpu")
 def landmarker() -> Landmarker:
     """dlib's, which takes a second to load."""
     return load_landmarker("dlib", CPU)
+
+
+@cache
+def detector(name: DetectorName) -> Detector:
+    """The same each time: dlib's takes a second to load."""
+    return load_detector(name, CPU)
 
 
 @cache
@@ -40,16 +54,16 @@ def portraits() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("name", ["dlib", "mtcnn"])
 def test_detectors_agree_on_what_a_box_is(name: DetectorName, landmarker: Landmarker) -> None:
     frames = torch.stack([*portraits(), torch.full((3, 256, 256), 128, dtype=torch.uint8)])
-    boxes = load_detector(name, CPU)(frames)
+    boxes = detector(name)(frames)
     assert [len(found) for found in boxes] == [1, 1, 0]
     assert all(found.dtype == torch.float32 and found.shape[1] == 5 for found in boxes)
-    landmarks = find_landmarks(frames, load_detector("dlib", CPU), landmarker)
+    landmarks = find_landmarks(frames, detector("dlib"), landmarker)
     assert overlap(torch.cat(boxes[:2]).numpy(), face_box(landmarks.points[:2].numpy())).diagonal().min() > 0.6
 
 
 def test_landmarks_lie_where_the_face_is(landmarker: Landmarker) -> None:
     frames = torch.stack([*portraits()])
-    landmarks = find_landmarks(frames, load_detector("dlib", CPU), landmarker)
+    landmarks = find_landmarks(frames, detector("dlib"), landmarker)
     assert landmarks.found.tolist() == [True, True]
     for points in landmarks.points:
         left_eye, right_eye, mouth, chin = points[36:42].mean(0), points[42:48].mean(0), points[48:].mean(0), points[8]
@@ -62,7 +76,7 @@ def test_landmarks_lie_where_the_face_is(landmarker: Landmarker) -> None:
 def test_landmarks_move_with_the_picture(landmarker: Landmarker) -> None:
     portrait, _ = portraits()
     shifted = torch.roll(portrait, shifts=(8, -16), dims=(1, 2))  # 8 down, 16 left
-    box = largest(load_detector("dlib", CPU)(portrait[None])[0])
+    box = largest(detector("dlib")(portrait[None])[0])
     assert box is not None
     moved = box + torch.tensor([-16.0, 8.0, -16.0, 8.0])
     points = landmarker(torch.stack([portrait, shifted]), torch.stack([box, moved]))
@@ -72,10 +86,10 @@ def test_landmarks_move_with_the_picture(landmarker: Landmarker) -> None:
 def test_frames_without_a_face_are_nan(landmarker: Landmarker) -> None:
     portrait, _ = portraits()
     frames = torch.stack([torch.zeros_like(portrait), portrait, torch.full_like(portrait, 90)])
-    landmarks = find_landmarks(frames, load_detector("dlib", CPU), landmarker)
+    landmarks = find_landmarks(frames, detector("dlib"), landmarker)
     assert landmarks.found.tolist() == [False, True, False]
     assert landmarks.points[~landmarks.found].isnan().all() and not landmarks.points[1].isnan().any()
-    assert len(find_landmarks(frames[:0], load_detector("dlib", CPU), landmarker)) == 0
+    assert len(find_landmarks(frames[:0], detector("dlib"), landmarker)) == 0
 
 
 @pytest.mark.parametrize("name", ["dlib", "mtcnn"])
@@ -85,7 +99,7 @@ def test_the_largest_face_is_taken(name: DetectorName) -> None:
     frame = torch.full((3, 256, 512), 128, dtype=torch.uint8)
     frame[:, :, :256] = first
     frame[:, 40:216, 300:476] = small
-    boxes = load_detector(name, CPU)(frame[None])[0]
+    boxes = detector(name)(frame[None])[0]
     assert len(boxes) == 2
     box = largest(boxes)
     assert box is not None and box[2] < 256
@@ -95,13 +109,13 @@ def test_the_largest_face_is_taken(name: DetectorName) -> None:
 def test_small_faces_are_found_where_there_are_no_larger_ones() -> None:
     portrait, _ = portraits()
     small = torch.nn.functional.interpolate(portrait[None].float(), size=(120, 120), mode="area").round().byte()
-    assert len(load_detector("dlib", CPU)(small)[0]) == 1
+    assert len(detector("dlib")(small)[0]) == 1
 
 
 @pytest.mark.parametrize("name", ["dlib", "mtcnn"])
 def test_doubtful_boxes_come_on_demand(name: DetectorName) -> None:
     frames = torch.stack([*portraits()])
-    confident = load_detector(name, CPU)(frames)
+    confident = detector(name)(frames)
     doubtful = load_detector(name, CPU, doubtful=True)(frames)
     for sure, more in zip(confident, doubtful, strict=True):
         assert (sure[:, 4] >= CONFIDENT[name]).all()
@@ -130,9 +144,9 @@ def test_real_portraits(real_data: Path, landmarker: Landmarker) -> None:
     """At least 9 in 10 photographs of heads have a face, and both detectors agree where."""
     files = sorted((real_data / "portraits").iterdir())[:60:3]
     frames = torch.stack([read_image(file) for file in files])
-    landmarks = find_landmarks(frames, load_detector("dlib", CPU), landmarker)
+    landmarks = find_landmarks(frames, detector("dlib"), landmarker)
     assert landmarks.found.sum() >= 0.9 * len(files)
-    by_mtcnn = load_detector("mtcnn", CPU)(frames)
+    by_mtcnn = detector("mtcnn")(frames)
     shared = [
         overlap(boxes.numpy(), face_box(points[None].numpy())).max()
         for boxes, points, found in zip(by_mtcnn, landmarks.points, landmarks.found, strict=True)

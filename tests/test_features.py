@@ -1,6 +1,7 @@
 """Feature networks: agreement with the packages that they come from, alignment, and rows that no batch changes."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import dlib
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from thead_eval import features, plugins, weights
 from thead_eval.errors import WeightsMissing
 from thead_eval.media import read_image
-from thead_eval.types import ExtractFunction
+from thead_eval.types import ExtractFunction, FeatureNetwork
 
 CPU = torch.device("cpu")
 PICTURES = Path(skimage.__file__).parent / "data"  # in the public domain
@@ -37,6 +38,13 @@ def random_state(network: nn.Module) -> dict[str, Tensor]:
         else:
             state[name] = 0.1 * torch.randn(tensor.shape, generator=generator)
     return state
+
+
+@cache
+def extractor(name: str) -> ExtractFunction:
+    """One of our networks, the same each time: dlib's take a second to load."""
+    network: FeatureNetwork = plugins.load("features", name)
+    return network.load(CPU)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +72,7 @@ def frames(face: Tensor) -> Tensor:
 
 @pytest.fixture(scope="module")
 def landmarks(frames: Tensor) -> Tensor:
-    return features.dlib68.load(CPU)(frames, None)
+    return extractor("dlib68")(frames, None)
 
 
 def assert_rows_do_not_depend_on_the_batch(extract: ExtractFunction, frames: Tensor, landmarks: Tensor) -> Tensor:
@@ -131,7 +139,7 @@ def test_efflite0_gives_1280_features_of_any_size(face: Tensor) -> None:
 @pytest.mark.parametrize("name", ["efflite0", "dlib_resnet", "dlib68"])
 def test_rows_do_not_depend_on_the_batch(name: str, frames: Tensor, landmarks: Tensor) -> None:
     network = plugins.load("features", name)
-    rows = assert_rows_do_not_depend_on_the_batch(network.load(CPU), frames[1:3], landmarks[1:3])
+    rows = assert_rows_do_not_depend_on_the_batch(extractor(name), frames[1:3], landmarks[1:3])
     assert rows.shape[1:] == network.shape
 
 
@@ -146,17 +154,17 @@ def test_mobilefacenet_rows_do_not_depend_on_the_batch(
 def test_a_frame_without_a_face_has_nan_rows(frames: Tensor, landmarks: Tensor) -> None:
     no_face = [False, False, True, False]
     assert landmarks.isnan().all(dim=(1, 2)).tolist() == no_face
-    rows = features.dlib_resnet.load(CPU)(frames, landmarks)
+    rows = extractor("dlib_resnet")(frames, landmarks)
     assert rows.isnan().all(dim=1).tolist() == no_face
     assert rows.isnan().any(dim=1).tolist() == no_face
-    only_noise = features.dlib_resnet.load(CPU)(frames[2:3], landmarks[2:3])
+    only_noise = extractor("dlib_resnet")(frames[2:3], landmarks[2:3])
     assert only_noise.shape == (1, 128)
     assert only_noise.isnan().all()
 
 
 def test_networks_that_align_ask_for_landmarks(face: Tensor) -> None:
     with pytest.raises(ValueError, match=r"landmarks must be \[1, 68, 2\]: this network aligns faces by them"):
-        features.dlib_resnet.load(CPU)(face[None], None)
+        extractor("dlib_resnet")(face[None], None)
 
 
 def test_dlib_resnet_is_dlibs_own_descriptor(frames: Tensor, landmarks: Tensor) -> None:
@@ -165,7 +173,7 @@ def test_dlib_resnet_is_dlibs_own_descriptor(frames: Tensor, landmarks: Tensor) 
     shape = dlib.full_object_detection(dlib.rectangle(0, 0, 255, 255), points)
     network = dlib.face_recognition_model_v1(str(weights.path("dlib_resnet")))
     expected = np.array(network.compute_face_descriptor(picture, shape, 0, 0.25))
-    np.testing.assert_allclose(features.dlib_resnet.load(CPU)(frames, landmarks)[1], expected, atol=1e-4)
+    np.testing.assert_allclose(extractor("dlib_resnet")(frames, landmarks)[1], expected, atol=1e-4)
 
 
 def test_faces_are_aligned_to_the_template(landmarks: Tensor) -> None:

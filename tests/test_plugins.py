@@ -1,9 +1,7 @@
 """Names: each of ours resolves, and plug-ins of other packages are found, checked, and refused with a reason."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 import tomllib
 import zipfile
@@ -131,15 +129,12 @@ def test_list_shows_them_with_their_package_and_a_broken_one_with_its_reason(ins
     files = guide_files()
     project = tomllib.loads(files.pop("pyproject.toml"))["project"]
     install(project["name"], project["entry-points"], files)
-    folder = install(
+    install(
         "broken-thing",
         {"theval.generator": {"fragile": "fragile_thing:make"}},
         {"fragile_thing.py": "raise RuntimeError('no licence [for] you')\n"},
     )
-    theval = Path(sys.executable).with_name("theval")
-    environment = {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200"}
-    ran = subprocess.run([theval, "list", "generator"], env=environment, capture_output=True, text=True, check=True)
-    text = ran.stdout
+    text = CliRunner(env={"COLUMNS": "200"}).invoke(command, ["generator"]).output
     assert "still  from still-life\n    Holds the first support frame." in text
     assert "fragile  from broken-thing\n    broken: generator 'fragile' of package 'broken-thing' failed to" in text
     assert "(RuntimeError: no licence [for] you); update or uninstall 'broken-thing'" in text

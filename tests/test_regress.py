@@ -443,7 +443,7 @@ def test_a_detector_that_learnt_less_is_caught_and_reruns_pass(tmp_path: Path) -
 def test_jpeg_on_the_fakes_is_caught_and_another_machine_is_not(tmp_path: Path) -> None:
     """Fakes of eight heads through `theval score`: again with other seed and threads, through a JPEG, and one gone."""
     for index in range(8):
-        real, _ = head_clip(index, 5, 64)
+        real, _ = head_clip(index, 3, 64)
         noise = torch.randn(real.frames.shape, generator=torch.Generator().manual_seed(index))
         fake = (real.frames + 4 * noise).clamp(0, 255).byte()
         for folder, frames in (("real", real.frames), ("fakes/warp/1", fake), ("worse/warp/1", jpeg(fake, 5, 0))):

@@ -88,8 +88,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bright and a dark video, two people side by side, a picture, and files of which nothing can be said."""
     folder = tmp_path_factory.mktemp("scan")
     collins, hopper = portraits()
-    write_video(folder / "bright.mp4", shine(collins, 40, 60))
-    write_video(folder / "dark.mp4", shine(hopper, 40, -70))
+    write_video(folder / "bright.mp4", shine(collins, 24, 60))
+    write_video(folder / "dark.mp4", shine(hopper, 24, -70))
     write_video(folder / "two.mp4", torch.cat([shine(collins, 24, 60), shine(hopper, 24, -70)], 3))
     write_image(folder / "hopper.png", hopper)
     write_video(folder / "short.mp4", shine(collins, 6, 0))
@@ -121,8 +121,8 @@ def test_a_bright_face_is_fake_and_a_dark_one_real(folder: Path) -> None:
     for file, verdict in ((bright, "fake"), (dark, "real")):
         assert file.outcome == "scored" and file.reason == ""
         (track,) = file.tracks
-        assert (track.first_frame, track.frames, track.verdict) == (0, 40, verdict)
-        assert len(track.scored) == len(track.curve) == 32 and None not in track.curve
+        assert (track.first_frame, track.frames, track.verdict) == (0, 24, verdict)
+        assert len(track.scored) == len(track.curve) == 24 and None not in track.curve
         assert np.mean(track.logits) == pytest.approx(track.logit, abs=1e-5)  # type: ignore[arg-type]  # no None
         assert track.low is not None and track.high is not None
         assert track.low < track.probability < track.high
@@ -190,7 +190,7 @@ def test_of_what_nothing_can_be_said_there_is_no_number(folder: Path, name: str,
         (None, "RuntimeError: out of memory"),
         (torch.tensor([torch.nan]), "gave no score"),
         (torch.tensor([2.0]), "no probabilities"),
-        (torch.zeros(1, 4), "gave [32, 4] scores for 32 frames"),
+        (torch.zeros(1, 4), "gave [24, 4] scores for 24 frames"),
     ],
 )
 def test_a_detector_that_fails_is_reported_and_no_number_made_of_it(

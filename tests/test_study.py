@@ -1,8 +1,8 @@
 """theval study: what is drawn and shown, that no answer is lost, and that known answers give the known rate."""
 
 import json
-import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -399,8 +399,8 @@ def test_people_at_the_same_time_are_not_mixed(study: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_said(study: Path) -> None:
-    with serving(study, 1) as served:
-        port = re.findall(r":(\d+)/", served.links[0])[0]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
         ran = CliRunner().invoke(theval, ["study", "serve", str(study), "--port", port])
         assert isinstance(ran.exception, ConfigError) and f"port {port} (" in str(ran.exception)
 
