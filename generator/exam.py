@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from generator.meta import EmbedAndGenerate
 
 CONTROL = "warp"
+HEARD = 0.05  # of what people differ: a hybrid that psi' changes by less does without the embedder
 ROWS_OF_SAMPLES = 6  # people in the picture of samples
 
 
@@ -168,6 +169,15 @@ def check_health(probes: Probes, recipe: Recipe, step: int) -> None:
             f"step {step}: the embedder is ignored: another person's frames change the output by {swap:.1%} of what "
             f"their real frames differ, below swap_floor = {recipe.meta.swap_floor:.1%}; start again with more people, "
             "more stretch of the landmarks, or a larger match weight"
+        )
+
+
+def warn_of_embedder(probes: Probes, recipe: Recipe) -> Iterator[str]:
+    """Where a hybrid does without the embedder: the support frames alone say who it is."""
+    if recipe.network.output != "rgb" and probes.embedding_swap < HEARD:
+        yield (
+            f"warning: psi' says next to nothing of who it is: another person's changes the output by "
+            f"{probes.embedding_swap:.1%} of what their real frames differ"
         )
 
 

@@ -14,7 +14,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from generator.exam import (
     render_control,
     renderer,
     score,
+    warn_of_embedder,
 )
 from generator.networks import Discriminator, Embedder, Generator, NetworkConfig, Output, View, to_network, view
 from generator.recipe import MetaConfig, Recipe
@@ -59,6 +60,8 @@ from thead_eval.training import (
 )
 from thead_eval.weights import sha256_of
 
+OF_D = ("discriminator", "r_real", "r_fake")  # losses and scores of D
+DROWNS = 10  # times all others together is too much for one loss
 # Settings that may change between two sittings of one training: they do not change the steps that are made.
 FREE = ("steps", "log_every", "save_every", "validate_every", "probe_from", "swap_floor", "workers")
 
@@ -413,6 +416,7 @@ def train(
     last = out / "last.safetensors"
     if last.exists() and not resume:
         raise RunError(f"'{out}' already holds a training; pass --resume to continue it, or another -o")
+    content = losses.load_content(meta.content_networks, device)  # first, as it may be missing
     footage = read_footage(dataset, "train")
     state = new_state(recipe, len(footage.clips), device)
     if last.exists():
@@ -423,7 +427,6 @@ def train(
     if state.step >= meta.steps or (hours is not None and state.seconds >= 3600 * hours):
         return Ending(state.step, state.seconds, None, state.best, state.best_step)
     nets = wrap(state, fabric)
-    content = losses.load_content(meta.content_networks, device)
     if leads:
         (out / "samples").mkdir(parents=True, exist_ok=True)
         write_json(out / "training.json", describe(recipe, dataset, fabric))
@@ -459,6 +462,8 @@ def train(
                 journal.write(state.step, means | {"seconds": state.seconds})
                 if state.step <= 5 * meta.log_every or state.step - meta.joined in range(5 * meta.log_every):
                     say(f"step {state.step}: {_shares(means)}")
+                    for line in _warn_of_shares(means):
+                        say(line)
                 sums, counted = {}, 0
             if validate and stop <= 0:
                 values, probes = judge(exam, renderer(state.average, fabric)), probe(state.average, exam, fabric)
@@ -470,6 +475,8 @@ def train(
                 say(f"step {state.step}: score {result:.4f} (below 1 beats {CONTROL}); " + _beside(values, control))
                 if state.step >= meta.probe_from:
                     check_health(probes, recipe, state.step)
+                    for line in warn_of_embedder(probes, recipe):
+                        say(f"step {state.step}: {line}")
                 # While E and G stand, the latest D is the better one.
                 if result < state.best or state.step <= meta.g_start:
                     state.best, state.best_step = result, state.step
@@ -548,12 +555,21 @@ def _last_step(state: State, meta: MetaConfig, hours: float | None) -> int:
 def _shares(means: Mapping[str, float]) -> str:
     """Which loss pulls how much: none should be ten times the others."""
     own = {name.removeprefix("loss/"): abs(value) for name, value in means.items()}
-    of_d = ("discriminator", "r_real", "r_fake")
-    if own.keys() <= set(of_d):  # before g_start
-        return ", ".join(f"{name} {means[f'loss/{name}']:.4f}" for name in of_d)
-    own = {name: value for name, value in own.items() if name not in of_d}
+    if own.keys() <= set(OF_D):  # before g_start
+        return ", ".join(f"{name} {means[f'loss/{name}']:.4f}" for name in OF_D)
+    own = {name: value for name, value in own.items() if name not in OF_D}
     total = sum(own.values()) or 1.0
     return "loss " + ", ".join(f"{name} {value:.4f} ({value / total:.0%})" for name, value in own.items())
+
+
+def _warn_of_shares(means: Mapping[str, float]) -> Iterator[str]:
+    """Where one loss drowns the others, as the match loss does in a known repetition of the paper."""
+    own = {name: abs(value) for name, value in means.items() if name.removeprefix("loss/") not in OF_D}
+    total = sum(own.values())
+    for name, value in own.items():
+        if len(own) > 1 and value > DROWNS * (total - value):
+            name = name.removeprefix("loss/")
+            yield f"warning: the loss '{name}' is more than {DROWNS} times all others together; lower its weight"
 
 
 def _beside(values: Mapping[str, float], control: Mapping[str, float]) -> str:
@@ -582,9 +598,10 @@ def plan(recipe: Recipe, dataset: Dataset, fabric: Fabric, hours: float | None =
     """Make three steps with all losses, time the last two, and keep nothing."""
     meta, device = replace(recipe.meta, d_start=0, d_ramp=0, g_start=0), fabric.device
     recipe = replace(recipe, meta=meta)
+    content = losses.load_content(meta.content_networks, device)
     footage = read_footage(dataset, "train")
     state = new_state(recipe, len(footage.clips), device)
-    nets, content = wrap(state, fabric), losses.load_content(meta.content_networks, device)
+    nets = wrap(state, fabric)
     seconds = []
     for step in range(3):
         begin = time.monotonic()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from generator import checkpoint
 from generator.adapt import AdaptConfig, LossWeights
-from generator.fewshot import FewShot, load_networks
+from generator.fewshot import BUNDLED, FewShot, fewshot_ff, load_networks
 from generator.networks import Discriminator, Embedder, Generator, NetworkConfig
 from generator.recipe import MetaConfig
 from generator.samples import UNCHANGED
@@ -165,3 +165,17 @@ def test_fine_tuning_needs_the_discriminator(take: tuple[Clip, Landmarks], tmp_p
     message = refusal(path, take, FewShot("fewshot", CPU, path, QUICK))
     assert "has no discriminator, which fine-tuning needs; take the generator 'fewshot_ff'" in message
     assert feed_forward(path).adapt(*shots(take, 1)).origin.steps == 0
+
+
+def test_the_bundled_checkpoint_is_the_one_of_its_card_and_works() -> None:
+    """On a head that it has never seen the like of, at its own 256 pixels."""
+    assert BUNDLED.stat().st_size < 25e6
+    generator = fewshot_ff(CPU)
+    assert f"| sha256 | `{generator.checkpoint_sha256}` |" in BUNDLED.with_suffix(".md").read_text()
+    assert load_networks(BUNDLED, CPU).networks.D is not None  # fine-tuning asks for it
+    clip, landmarks = head_clip(6, 6, 256, fps=4)
+    made = generator.adapt(*shots((clip, landmarks), 2)).animate(landmarks, 4.0)
+    assert made.frames.shape == clip.frames.shape
+    away = [(made.frames[t].float() - clip.frames[t].float()).abs().mean() for t in range(2, 6)]
+    still = [(clip.frames[0].float() - clip.frames[t].float()).abs().mean() for t in range(2, 6)]
+    assert sum(away) < sum(still)

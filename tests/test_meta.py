@@ -27,10 +27,12 @@ from generator.exam import (
     render_control,
     renderer,
     score,
+    warn_of_embedder,
 )
 from generator.meta import (
     Ending,
     State,
+    _warn_of_shares,
     draw_corners,
     load_networks,
     new_state,
@@ -366,6 +368,23 @@ def test_swaps_tell_whether_the_embedder_is_used(exam: Exam) -> None:
     assert ignored.embedding_swap == pytest.approx(0, abs=1e-6)
     with pytest.raises(TrainingFailed, match="embedder is ignored"):
         check_health(ignored._replace(contrast=1.0, brightness=1.0), small.recipe, 7)
+
+
+def test_a_hybrid_that_does_without_the_embedder_says_so() -> None:
+    probes = Probes(brightness=1.0, contrast=0.9, embedding_swap=0.026, person_swap=0.96)
+    check_health(probes, RECIPE, 7)  # the support frames say who it is, and no hours are wasted
+    [line] = warn_of_embedder(probes, RECIPE)
+    assert "another person's changes the output by 2.6% of what their real frames differ" in line
+    assert not list(warn_of_embedder(probes._replace(embedding_swap=0.3), RECIPE))
+
+
+def test_a_loss_that_drowns_the_others_is_named() -> None:
+    means = {"loss/match": 2.86, "loss/feature_matching": 0.21, "loss/adversarial": -0.05, "loss/discriminator": 90.0}
+    assert list(_warn_of_shares(means)) == [
+        "warning: the loss 'match' is more than 10 times all others together; lower its weight"
+    ]
+    assert not list(_warn_of_shares(means | {"loss/adversarial": -0.59}))
+    assert not list(_warn_of_shares({"loss/content": 1.0}))
 
 
 HEALTHY = Probes(brightness=1.0, contrast=0.9, embedding_swap=0.0, person_swap=0.5)
