@@ -45,6 +45,7 @@ from generator.meta import (
 from generator.networks import NetworkConfig
 from generator.recipe import MetaConfig, Recipe, read_recipe
 from generator.samples import Augmentation, draw_episode, read_batch, read_footage
+from tests.conftest import SharedFolder
 from thead_eval.data import Dataset, DatasetInfo, PreparedClip, encode_jpeg, open_dataset, write_dataset
 from thead_eval.errors import ConfigError, RunError, TrainingFailed
 from thead_eval.synthetic import head_clip
@@ -66,7 +67,7 @@ META = MetaConfig(
     batch=2,
     shots=(1, 4),
     embed=2,
-    steps=20,
+    steps=12,
     lr=1e-3,
     d_lr=1e-3,
     d_steps=1,
@@ -82,8 +83,8 @@ META = MetaConfig(
     flow=1.0,
     precision="32-true",
     log_every=5,
-    save_every=5,
-    validate_every=16,
+    save_every=4,
+    validate_every=8,
     validation_people=3,
     validation_shots=(2,),
     validation_frames=1,
@@ -94,9 +95,12 @@ FABRIC = open_fabric("cpu", "32-true")
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def dataset(shared_folder: SharedFolder) -> Dataset:
     """Four people to learn from, three to validate on."""
-    path = tmp_path_factory.mktemp("heads") / "dataset"
+    return open_dataset(shared_folder("learnt", make_learnt))
+
+
+def make_learnt(path: Path) -> None:
     clips = []
     for identity in range(7):
         clip, landmarks = head_clip(identity, 52, 64, 25.0, 0)
@@ -116,7 +120,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
             )
         )
     write_dataset(path, clips, DatasetInfo(size=64, jpeg_quality=95, detector="none", landmarks="none"))
-    return open_dataset(path)
 
 
 @pytest.fixture(scope="module")
@@ -262,16 +265,16 @@ def run(dataset: Dataset, out: Path, *, recipe: Recipe = RECIPE, kill: tuple[int
 def whole(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole")
     ending = run(dataset, out)
-    assert ending.step == 20 and ending.signal is None and ending.best_step in (16, 20)
+    assert ending.step == 12 and ending.signal is None and ending.best_step in (8, 12)
     return out
 
 
 def test_a_run_that_was_stopped_is_the_run_that_would_have_been(dataset: Dataset, whole: Path, tmp_path: Path) -> None:
     handler = signal.getsignal(signal.SIGTERM)
-    ending = run(dataset, tmp_path, kill=(8, signal.SIGTERM))
-    assert ending.signal == signal.SIGTERM and ending.step == 9
+    ending = run(dataset, tmp_path, kill=(5, signal.SIGTERM))
+    assert ending.signal == signal.SIGTERM and ending.step == 6
     assert signal.getsignal(signal.SIGTERM) is handler
-    assert run(dataset, tmp_path).step == 20
+    assert run(dataset, tmp_path).step == 12
     for name in ("last.safetensors", "best.safetensors"):
         assert same(load_file(whole / name), load_file(tmp_path / name))
     one, two = (pd.read_csv(out / "metrics.csv") for out in (whole, tmp_path))
@@ -282,12 +285,12 @@ def test_a_run_that_was_stopped_is_the_run_that_would_have_been(dataset: Dataset
 
 def test_a_run_that_was_killed_continues_at_its_last_save(dataset: Dataset, whole: Path, tmp_path: Path) -> None:
     def die(status: Status) -> None:
-        if status.step == 13:
+        if status.step == 7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(RECIPE, dataset, tmp_path, FABRIC, tell=die)
-    assert run(dataset, tmp_path).step == 20
+    assert run(dataset, tmp_path).step == 12
     assert same(load_file(whole / "last.safetensors"), load_file(tmp_path / "last.safetensors"))
     steps = pd.read_csv(tmp_path / "metrics.csv")
     assert not steps.duplicated(["step", "name"]).any()
@@ -295,8 +298,8 @@ def test_a_run_that_was_killed_continues_at_its_last_save(dataset: Dataset, whol
 
 def test_what_a_run_leaves(whole: Path) -> None:
     assert {path.name for path in whole.iterdir()} >= {"training.json", "metrics.csv", "samples"}
-    assert sorted(path.name for path in (whole / "samples").iterdir()) == ["0000016.png", "0000020.png"]
-    with Image.open(whole / "samples" / "0000020.png") as picture:
+    assert sorted(path.name for path in (whole / "samples").iterdir()) == ["0000008.png", "0000012.png"]
+    with Image.open(whole / "samples" / "0000012.png") as picture:
         assert picture.size == (6 * 66 + 2, 2 * 66 + 2)  # as many rows as a batch has people
     names = set(pd.read_csv(whole / "metrics.csv")["name"])
     assert {"loss/content", "loss/discriminator", "l1/2", "warp/perc/2", "fd/2", "score", "probe/person_swap"} <= names
@@ -420,9 +423,9 @@ def test_a_black_output_stops_a_run(dataset: Dataset, tmp_path: Path) -> None:
 
 def test_a_plan_measures_and_keeps_nothing(dataset: Dataset) -> None:
     made = plan(RECIPE, dataset, FABRIC)
-    assert (made.steps, made.samples, made.epochs) == (20, 40, 10.0)
+    assert (made.steps, made.samples, made.epochs) == (12, 24, 6.0)
     assert (made.people, made.clips, made.validation_people) == (4, 4, 3)
-    assert made.hours == pytest.approx(20 * made.seconds_per_step / 3600)
+    assert made.hours == pytest.approx(12 * made.seconds_per_step / 3600)
     assert made.parameters["W"] == 4 * 16
     assert 0.1 < made.memory_gb < 20
 
