@@ -6,6 +6,7 @@ messenger does, level 5 what makes a face hard to recognise.
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import torch
 import torchvision.transforms.v2.functional as tvf
@@ -40,8 +41,9 @@ def blur(frames: Tensor, level: int, seed: int) -> Tensor:
     """A Gaussian blur."""
     sigma = SIGMAS[level - 1]
     width = 2 * int(np.ceil(3 * sigma)) + 1
-    blurred: Tensor = tvf.gaussian_blur(frames, [width, width], [sigma, sigma])
-    return blurred
+    planes = frames.float().permute(0, 2, 3, 1).numpy()
+    blurred = [cv2.GaussianBlur(plane, (width, width), sigma, borderType=cv2.BORDER_REFLECT_101) for plane in planes]
+    return torch.from_numpy(np.stack(blurred)).permute(0, 3, 1, 2).round().to(torch.uint8).contiguous()
 
 
 def resize(frames: Tensor, level: int, seed: int) -> Tensor:

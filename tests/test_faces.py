@@ -1,5 +1,6 @@
 """Detectors and landmarkers on the two public-domain portraits that packages carry."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -49,6 +50,16 @@ def portraits() -> tuple[Tensor, Tensor]:
     )
     first, second = (torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in (collins, hopper))
     return first, second
+
+
+def test_two_threads_share_a_detector() -> None:
+    """dlib's own would end the process."""
+    frames = [portrait[None, :, row:, row:] for row in range(0, 32, 2) for portrait in portraits()]
+    alone = [detector("dlib")(frame)[0] for frame in frames]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda frame: detector("dlib")(frame)[0], frames))
+    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+    assert sum(map(len, alone)) > len(frames) / 2
 
 
 @pytest.mark.parametrize("name", ["dlib", "mtcnn"])

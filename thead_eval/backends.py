@@ -6,6 +6,7 @@ therefore takes the boxes of any detector, or those that `face_box` makes from l
 The dlib backends work without torch, which would take most of a worker process's memory.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Literal, NamedTuple
@@ -46,8 +47,9 @@ MTCNN_SIDE = 0.80  # dlib's side, in heights of MTCNN's box
 MTCNN_DROP = 0.06  # how much lower dlib's centre lies, in the same
 
 
+@cache
 def load_picture_detector(name: DetectorName, device: str = "cpu", *, doubtful: bool = False) -> PictureDetector:
-    """A face detector.
+    """A face detector, once a process.
 
     Args:
         name: 'dlib' (HOG, on the CPU; finds faces of 80 pixels, and in pictures without any looks for 40) or 'mtcnn'.
@@ -62,8 +64,9 @@ def load_picture_detector(name: DetectorName, device: str = "cpu", *, doubtful: 
     return _load_dlib_detector(threshold) if name == "dlib" else _load_mtcnn(threshold, device)
 
 
+@cache
 def load_picture_landmarker(name: LandmarkerName, device: str = "cpu") -> PictureLandmarker:
-    """A landmark network: 'dlib' (on the CPU), or 'fan', whose weights are fetched.
+    """A landmark network, once a process: 'dlib' (on the CPU), or 'fan', whose weights are fetched.
 
     Raises:
         WeightsMissing: its file is not on this machine.
@@ -72,11 +75,10 @@ def load_picture_landmarker(name: LandmarkerName, device: str = "cpu") -> Pictur
     return _load_dlib_landmarker() if name == "dlib" else _load_fan(device)
 
 
-@cache
 def load_backends(
     detector: DetectorName = "dlib", landmarks: LandmarkerName = "dlib"
 ) -> tuple[PictureDetector, PictureLandmarker]:
-    """What follows faces through a video, doubtful boxes too; on the CPU, and once a process.
+    """What follows faces through a video, doubtful boxes too; on the CPU.
 
     Raises:
         WeightsMissing, WeightsCorrupt: as the two above.
@@ -107,12 +109,16 @@ def overlap(a: Boxes, b: Boxes) -> NDArray[np.float32]:
 def _load_dlib_detector(threshold: float) -> PictureDetector:
     import dlib
 
-    find = dlib.get_frontal_face_detector()
+    # Its detector keeps what it searches, and two threads in one end the process.
+    own = threading.local()
 
     def detect(pictures: Sequence[Picture]) -> list[Boxes]:
         return [boxes_of(picture) for picture in pictures]
 
     def boxes_of(picture: Picture) -> Boxes:
+        if not hasattr(own, "detector"):
+            own.detector = dlib.get_frontal_face_detector()
+        find = own.detector
         rectangles, scores, _ = find.run(picture, 0, threshold)
         if not any(score >= CONFIDENT["dlib"] for score in scores):
             # In a picture of twice the size, which takes four times as long, faces half as large are found.
