@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from benchmarks.fakes import make_fakes
 from benchmarks.robustness import jpeg
-from benchmarks.shots import ShotsConfig, predict
+from benchmarks.shots import ShotsConfig, checkpoints_of, predict
 from thead_eval.baseline import Baseline, make_baseline
 from thead_eval.data import CLIP_SCHEMA, open_dataset
 from thead_eval.media import read_clip, write_clip
@@ -70,7 +70,7 @@ def score(data: Path, generators: tuple[str, ...], out: Path, seed: int = 0) -> 
     """`theval score` in this process, which has loaded the networks already."""
     config = ShotsConfig(str(data), generators=generators, shots=(1,), seed=seed)
     settings = vars(config) | {"generators": list(generators), "shots": [1], "metrics": METRICS.split(",")}
-    settings["dataset"] = open_dataset(data).sha256
+    settings |= {"dataset": open_dataset(data).sha256, "checkpoints": checkpoints_of(generators, config.device)}
     score_run(out, settings, partial(predict, config, progress=quiet), 1, quiet)
     return out
 

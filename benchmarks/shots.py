@@ -4,6 +4,7 @@ Predicting and judging are separate: fakes are written as clips, and judged from
 """
 
 import os
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +17,7 @@ from thead_eval import plugins
 from thead_eval.data import Dataset, FewShotPlan, Split, open_dataset, plan_few_shot_sets
 from thead_eval.errors import MediaError, RunError
 from thead_eval.judging import NeverMade, Pair, PairSet, Progress, RealClip, run_tasks
+from thead_eval.manifest import checkpoint_of
 from thead_eval.media import write_clip
 from thead_eval.results import Failure
 from thead_eval.run import RunFolder
@@ -171,6 +173,17 @@ def reproduce(generator: FewShotGenerator, few_shot_set: FewShotSet) -> Clip:
 def folder_of(generator: str, shots: int) -> str:
     """Where the features and scores of a condition lie."""
     return f"{generator}-{shots}"
+
+
+def checkpoints_of(generators: Iterable[str], device: str) -> dict[str, str]:
+    """The sha256 of the weights of each generator that has any, for the record of what it makes.
+
+    Raises:
+        PluginError: an unknown generator.
+        CheckpointError: the weights are missing, damaged or something else.
+    """
+    found = {name: checkpoint_of(load_generator(name, device)) for name in generators}
+    return {name: sha256 for name, sha256 in found.items() if sha256}
 
 
 def load_generator(name: str, device: str) -> FewShotGenerator:

@@ -148,6 +148,9 @@ def inputs_of(stage: Stage, made: Mapping[str, Made]) -> dict[str, str]:
     inputs |= {f"code of {package}": code_digest(package) for package in stage.code}
     if stage.code[1:]:  # networks run in all but the first stages
         inputs[WEIGHTS] = weights_digest()
+    checkpoint = os.environ.get("THEVAL_CHECKPOINT")
+    if checkpoint and "generator" in stage.code and "THEVAL_CHECKPOINT" not in stage.environment:
+        inputs["checkpoint"] = path_digest(Path(checkpoint))
     inputs |= {f"stage {name}": made[name].results for name in stage.needs}
     inputs |= {str(path): path_digest(path) for path in stage.inputs}
     return inputs

@@ -192,6 +192,20 @@ def test_the_code_is_part_of_what_a_stage_is_made_of(folder: Path) -> None:
     assert code_digest("reports") != code_digest("benchmarks")
 
 
+def test_the_checkpoint_that_the_environment_names_is_an_input_of_what_generates(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judges, makes = (Stage(**{**vars(stages_of(folder)[0]), "code": (name,)}) for name in ("reports", "generator"))
+    trains_its_own = Stage(**{**vars(makes), "environment": {"THEVAL_CHECKPOINT": "{run}/train/best.safetensors"}})
+    monkeypatch.delenv("THEVAL_CHECKPOINT", raising=False)
+    without = [inputs_of(stage, {}) for stage in (judges, makes, trains_its_own)]
+    for content in ("one", "other"):
+        (folder / content).write_text(content)
+        monkeypatch.setenv("THEVAL_CHECKPOINT", str(folder / content))
+        with_it = [inputs_of(stage, {}) for stage in (judges, makes, trains_its_own)]
+        assert with_it == [without[0], without[1] | {"checkpoint": path_digest(folder / content)}, without[2]]
+
+
 def test_a_failing_stage_does_not_stop_what_does_not_need_it(folder: Path) -> None:
     shutil.rmtree(folder / "a" / "YouTube-real")
     with pytest.raises(StageFailed, match=r"stage 'first' ended with exit code 2; see '.*first.log'") as failed:

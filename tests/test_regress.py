@@ -243,6 +243,17 @@ def test_seeds_versions_and_more_metrics_do_no_harm() -> None:
     assert judgement.also == ("seed 7 → 9", "torch 2.14.1 → 2.15.0")
 
 
+def test_a_generators_checkpoint_is_what_is_judged_and_is_named() -> None:
+    def config(**checkpoints: str) -> dict[str, Any]:
+        return {"config": {**DEFAULTS["config"], "checkpoints": {name: c * 64 for name, c in checkpoints.items()}}}
+
+    row = number(SPREAD.tolist())
+    judgement = judged(baseline_of(row, **config(warp="a", fewshot="a")), row, **config(fewshot="b", added="b"))
+    assert judgement.exit_code == 0 and judgement.also == (f"checkpoint of fewshot {'a' * 12} → {'b' * 12}",)
+    several = make_baseline([(record_of(**DEFAULTS | config(fewshot=c, fixed="f")), [row]) for c in "ab"])
+    assert several.origin.checkpoints == {"fixed": "f" * 64}  # what they share
+
+
 def test_what_may_differ_all_the_same_is_named() -> None:
     one, other = (conditions_of(record_of(**DEFAULTS, dataset={"sha256": letter * 64})) for letter in "de")
     assert differing(one, other) and not differing(one, other, ["data"])

@@ -16,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from tests.test_fewshot import write_checkpoint
 from thead_eval.cli import theval
 from thead_eval.errors import ConfigError, PluginError, RunError
 from thead_eval.media import read_clip, read_metadata, write_clip
@@ -23,6 +24,7 @@ from thead_eval.results import read_measurements, read_run
 from thead_eval.synthetic import head_clip
 from thead_eval.testing import make_dataset
 from thead_eval.types import Clip
+from thead_eval.weights import sha256_of
 
 Row = dict[str, Any]  # of measurements.json
 
@@ -168,6 +170,28 @@ def test_a_generator_joins_those_that_a_run_has(data: Path, tmp_path: Path) -> N
 def test_a_run_is_continued_only_with_its_own_settings(run: Path, data: Path) -> None:
     with pytest.raises(RunError, match=r"was made with shots = \[1, 8\], not \[1\]; name another folder with --out"):
         score("--data", data, "--shots", "1", "--metrics", "l1", "--out", run)
+
+
+def test_fakes_are_reported_with_the_checkpoint_that_made_them(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (write_checkpoint(tmp_path / f"{seed}.safetensors", seed=seed) for seed in (0, 1))
+    fixed = ("--data", data, "--identities", "1", "--shots", "1", "--metrics", "l1")
+    for name, checkpoint in (("run", one), ("second", other)):
+        monkeypatch.setenv("THEVAL_CHECKPOINT", str(checkpoint))
+        score(*fixed, "--generator", "copy", "--generator", "fewshot_ff", "--out", tmp_path / name)
+        assert read_run(tmp_path / name).config["checkpoints"] == {"fewshot_ff": sha256_of(checkpoint)}
+    with pytest.raises(RunError, match=r"fakes by 'fewshot_ff' with checkpoint \w{12}, and .* now has checkpoint"):
+        score(*fixed, "--out", tmp_path / "run")
+    score("--out", tmp_path / "run", "--metrics", "psnr")  # makes nothing, so what $THEVAL_CHECKPOINT names is the same
+    assert read_run(tmp_path / "run").config["checkpoints"] == {"fewshot_ff": sha256_of(one)}
+    monkeypatch.setenv("THEVAL_CHECKPOINT", str(one))
+    score(*fixed, "--out", tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    del record["config"]["checkpoints"]  # as an older theval wrote it
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match=r"with no checkpoint on record, and 'fewshot_ff' now has checkpoint"):
+        score(*fixed, "--out", tmp_path / "run")
 
 
 def test_a_killed_run_continues(data: Path, tmp_path: Path) -> None:

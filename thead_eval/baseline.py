@@ -52,6 +52,7 @@ class Origin(BaseModel):
     packages: dict[str, str]
     device: str
     seeds: list[int]  # of a run each
+    checkpoints: dict[str, str] = {}  # generator to sha256, where all runs say the same
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,11 @@ def conditions_of(record: RunRecord) -> Conditions:
         metrics=[*config.get("metrics", ()), *examiner],
         weights=record.weights,
     )
+
+
+def checkpoints_of(record: RunRecord) -> dict[str, str]:
+    """Generator to the sha256 of its weights, where the run says so. They are what is judged."""
+    return dict(record.config.get("checkpoints", {}))
 
 
 def differing(before: Conditions, now: Conditions, despite: Sequence[Part] = ()) -> list[str]:
@@ -157,6 +163,7 @@ def make_baseline(runs: Sequence[tuple[RunRecord, Sequence[Measurement]]]) -> Ba
     origin = Origin(
         **{name: getattr(record, name) for name in ("commit", "dirty", "started", "python", "packages", "device")},
         seeds=[each.seed for each in records],
+        checkpoints=dict(sorted(set.intersection(*(set(checkpoints_of(each).items()) for each in records)))),
     )
     return Baseline(conditions, origin, numbers)
 

@@ -13,7 +13,17 @@ from typing import Any, Literal
 import numpy as np
 from scipy import special
 
-from thead_eval.baseline import Baseline, BaselineNumber, Part, as_kept, conditions_of, differing, is_compared, key
+from thead_eval.baseline import (
+    Baseline,
+    BaselineNumber,
+    Part,
+    as_kept,
+    checkpoints_of,
+    conditions_of,
+    differing,
+    is_compared,
+    key,
+)
 from thead_eval.differences import difference, gain
 from thead_eval.errors import ConfigError
 from thead_eval.recipes import check_name, read_sections
@@ -279,6 +289,10 @@ def _also(baseline: Baseline, record: RunRecord) -> Iterator[str]:
     origin = baseline.origin
     if record.seed not in origin.seeds:
         yield f"seed {', '.join(map(str, origin.seeds))} → {record.seed}"
+    now = checkpoints_of(record)
+    for name in sorted(origin.checkpoints.keys() & now.keys()):
+        if origin.checkpoints[name] != now[name]:
+            yield f"checkpoint of {name} {origin.checkpoints[name][:12]} → {now[name][:12]}"
     if origin.device != record.device:
         yield f"device {origin.device} → {record.device}"
     if origin.python != record.python:

@@ -35,7 +35,7 @@ from thead_eval.judging import (
     write_pairs,
 )
 from thead_eval.metrics.identity import calibrate
-from thead_eval.results import USER, Failure, LeftOut, Measurement, read_measurements, write_measurements
+from thead_eval.results import USER, Failure, LeftOut, Measurement, read_measurements, read_run, write_measurements
 from thead_eval.run import RunFolder, open_run
 from thead_eval.spotting import spot
 from thead_eval.types import (
@@ -78,15 +78,18 @@ def score_run(
 
     Args:
         out: The run folder.
-        config: The resolved settings, among them `metrics`, `seed` and `device`; Any: JSON.
+        config: The resolved settings, among them `metrics`, `seed` and `device`, and `checkpoints` where the fakes are
+            made of some: generator to sha256; Any: JSON.
         make_pairs: Generates or finds what is judged, with the processes that it may use.
         workers: Processes; 1 works in this one.
         progress: Told of each step.
         examiner: A detector that is asked to spot the fakes; see `thead_eval.spotting`.
 
     Raises:
-        RunError: the folder holds something else or is full, a worker was killed, or no pair could be judged.
+        RunError: the folder holds something else, other settings or fakes by another checkpoint, or is full, a worker
+            was killed, or no pair could be judged.
     """
+    _check_checkpoints(out, config)
     run = open_run(out, config, FIXED)
     try:
         run.record("predicting", config, {}, {}, [])
@@ -113,6 +116,29 @@ def score_run(
             "and run the same command again, which continues where this one stopped"
         ) from error
     return outcome
+
+
+def _check_checkpoints(out: Path, config: Mapping[str, Any]) -> None:  # Any: JSON
+    """Fakes that are there are not made again, so they must be by the checkpoints that are there now.
+
+    Raises:
+        RunError: a generator of the run has another.
+    """
+    if not (out / "run.json").exists():
+        return
+    earlier = read_run(out).config
+    before, now = earlier.get("checkpoints", {}), config.get("checkpoints", {})
+    for name in earlier.get("generators", ()):
+        one, other = before.get(name, ""), now.get(name, "")
+        if one != other:
+            raise RunError(
+                f"'{out}' has fakes by '{name}' with {_checkpoint(one)}, and '{name}' now has {_checkpoint(other)}; "
+                "name another folder with --out, or the checkpoint that made them in THEVAL_CHECKPOINT"
+            )
+
+
+def _checkpoint(sha256: str) -> str:
+    return f"checkpoint {sha256[:12]}" if sha256 else "no checkpoint on record"
 
 
 def score_pairs(

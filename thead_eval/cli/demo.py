@@ -66,7 +66,7 @@ def command(out: Path, seed: int) -> None:
 
 
 def _score_video(dataset: Path, out: Path, seed: int, progress: "Progress") -> None:
-    from benchmarks.shots import ShotsConfig, predict
+    from benchmarks.shots import ShotsConfig, checkpoints_of, predict
     from thead_eval import plugins
     from thead_eval.data import open_dataset
     from thead_eval.scoring import score_run
@@ -74,6 +74,7 @@ def _score_video(dataset: Path, out: Path, seed: int, progress: "Progress") -> N
     shots = ShotsConfig(str(dataset), "test", GENERATORS, SHOTS, seed=seed)
     config = vars(shots) | {"dataset": open_dataset(dataset).sha256, "metrics": list(plugins.available("metric"))}
     config |= {"generators": list(GENERATORS), "shots": list(SHOTS)}  # as JSON gives them back
+    config["checkpoints"] = checkpoints_of(GENERATORS, shots.device)
     score_run(out, config, partial(predict, shots, progress=progress), WORKERS, progress)
 
 

@@ -74,7 +74,7 @@ def command(
       theval report runs/controls -o report.html
     """
     from benchmarks.pairs import fingerprint, pair_by_name, pair_by_table
-    from benchmarks.shots import ShotsConfig, plan_sets, predict
+    from benchmarks.shots import ShotsConfig, checkpoints_of, plan_sets, predict
     from thead_eval import __version__, plugins
     from thead_eval.cli.progress import progress_bars
     from thead_eval.data import open_dataset
@@ -127,6 +127,7 @@ def command(
             config = vars(shots_config) | {"generators": list(shots_config.generators), "shots": list(shots)}
             dataset = open_dataset(data)
             config["dataset"] = dataset.sha256
+            config["checkpoints"] = checkpoints_of(shots_config.generators, device)
             if not earlier:
                 plan_sets(replace(shots_config, identities=1), dataset)  # where nobody can be judged, nothing is begun
             make_pairs = partial(predict, shots_config, progress=progress)
