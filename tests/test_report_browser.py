@@ -23,6 +23,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index, letter in enumerate("abc"):
         record = record_of(commit=letter * 40, started=f"2026-11-2{index}T03:14:15Z")
         rows = measurements_of(PEOPLE, ("copy", HOSTILE), seed=index)
+        # Numbers that no parser reads as they are written: with a minus sign, and with thin spaces.
+        rows.append(rows[0].model_copy(update={"metric": "jitter_dlib68", "value": -1.25 - index, "n_frames": 123_456}))
         runs.append(make_run(folder / f"run-{letter}", rows, record))
     return write_report(runs, folder / "report.html").html
 
@@ -43,11 +45,15 @@ def page(report: Path, browser: Chromium) -> Iterator[Page]:
     assert page.problems == []
 
 
-def column(page: Page, heading: str) -> list[str]:
-    """The keys of a column of the leaderboard, in the order of its rows."""
+LEADERBOARD = "#board table"
+MEASUREMENTS = "[aria-label='Every measurement, table'] table"
+
+
+def column(page: Page, heading: str, table: str = LEADERBOARD) -> list[str]:
+    """The keys of a column of a table, in the order of its rows."""
     keys: list[str] = page.evaluate(
         f"""(() => {{
-        const table = document.querySelector('#board table');
+        const table = document.querySelector("{table}");
         const index = [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent.startsWith('{heading}'));
         return [...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.cells[index].dataset.key);
         }})()"""
@@ -55,9 +61,10 @@ def column(page: Page, heading: str) -> list[str]:
     return keys
 
 
-def sort_by(page: Page, heading: str) -> None:
+def sort_by(page: Page, heading: str, table: str = LEADERBOARD) -> None:
     page.evaluate(
-        f"[...document.querySelectorAll('#board th button')].find((b) => b.textContent.startsWith('{heading}')).click()"
+        f"""[...document.querySelectorAll("{table} th button")]
+        .find((button) => button.textContent.startsWith('{heading}')).click()"""
     )
 
 
@@ -77,6 +84,19 @@ def test_the_leaderboard_sorts_and_filters(page: Page) -> None:
     )
     assert len(column(page, "psnr")) == 3
     assert page.evaluate("document.querySelector('#board-filter output').textContent") == "3 of 18"
+
+
+@pytest.mark.parametrize("heading", ["value", "frames"])
+def test_every_measurement_is_sorted_by_number_and_not_as_written(page: Page, heading: str) -> None:
+    for down in (False, True):
+        sort_by(page, heading, MEASUREMENTS)
+        keys = column(page, heading, MEASUREMENTS)
+        there = [float(key) for key in keys if key]
+        assert there == sorted(there, reverse=down) and len(set(there)) > 2
+        assert keys == [key for key in keys if key] + [""] * keys.count("")  # what has none is last, either way
+        assert keys.count("") == (18 if heading == "value" else 0)  # fid, whose weights are not there
+    text = page.evaluate(f"""document.querySelector("{MEASUREMENTS}").textContent""")
+    assert "\u22121" in text and "123\u202f456" in text
 
 
 def test_names_with_html_in_them_stay_text(page: Page) -> None:
