@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from thead_eval import weights
+from thead_eval import plugins, weights
 from thead_eval.errors import RunError
 from thead_eval.results import write_json
 from thead_eval.run import PACKAGES, package_versions
@@ -38,7 +38,8 @@ from thead_eval.weights import sha256_of
 
 RUN = "{run}"  # the run folder, in arguments
 NAME = "bench.json"
-CODE = frozenset({".py", ".toml", ".safetensors", ".parquet", ".j2", ".css"})  # files of a package that change numbers
+# Files of a package that change numbers or pages.
+CODE = frozenset({".py", ".toml", ".safetensors", ".parquet", ".j2", ".css", ".js", ".html"})
 WEIGHTS = "pretrained files"  # more of them add metrics to a run that is there
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 5.0  # seconds in which the processes of a command end after it
@@ -148,6 +149,8 @@ def inputs_of(stage: Stage, made: Mapping[str, Made]) -> dict[str, str]:
     inputs |= {f"code of {package}": code_digest(package) for package in stage.code}
     if stage.code[1:]:  # networks run in all but the first stages
         inputs[WEIGHTS] = weights_digest()
+        if offered := plugins.distributions():
+            inputs["plug-ins"] = _hash(*(f"{name} {version}" for name, version in offered.items()))
     checkpoint = os.environ.get("THEVAL_CHECKPOINT")
     if checkpoint and "generator" in stage.code and "THEVAL_CHECKPOINT" not in stage.environment:
         inputs["checkpoint"] = path_digest(Path(checkpoint))

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.stages import (
+    CODE,
     Stage,
     StageFailed,
     Step,
@@ -43,6 +44,8 @@ def suite_of(folder: Path, text: str) -> Path:
     path.write_text(text)
     return path
 
+
+HEADS = "[heads]\npeople = 1\n"
 
 # Suites.
 
@@ -73,6 +76,29 @@ def test_a_plan_is_commands_with_hours(tmp_path: Path) -> None:
     assert next(row for row in rows if row["stage"] == "network-5")["needs"] == ["dataset", "fakes-5"]
 
 
+def test_the_hours_of_a_stage_are_those_of_each_seed(tmp_path: Path) -> None:
+    text = f"{HEADS}[score]\n[generate]\n[hours]\nscore = 2.5\nfakes = 1\nfakes-5 = 4\n"
+    rows = json.loads(called(suite_of(tmp_path, text), "--dry-run", "--json", "--seed", 3, "--seed", 5).stdout)
+    hours = {row["stage"]: row["hours"] for row in rows}
+    assert [hours[name] for name in ("score-3", "score-5", "fakes-3", "fakes-5")] == [2.5, 2.5, 1, 4]
+
+
+def test_a_detector_beside_the_suite_is_read_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("suite/mine", "elsewhere/theirs", "elsewhere/spectrum"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "best.safetensors").touch()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    text = f"{HEADS}[score]\ndetector = 'mine'\n[eval.two]\ndetector = ['mine/best.safetensors', 'theirs', 'duo']\n"
+    text += "[eval.fitted]\ndetector = ['spectrum']\nprotocol = ['P1']\n"
+    stages = plan(read_suite(str(suite_of(tmp_path / "suite", text))), [0], "cpu", 1, False)
+    score, two, fitted = (next(s for s in stages if s.name == name) for name in ("score", "two", "fitted"))
+    mine, theirs = tmp_path / "suite" / "mine", tmp_path / "elsewhere" / "theirs"
+    assert score.inputs == (mine,) and score.arguments[-1] == str(mine)
+    assert two.inputs == (mine / "best.safetensors", theirs)
+    assert two.arguments[-6:][1::2] == (*map(str, two.inputs), "duo")
+    assert fitted.inputs == () and "spectrum" in fitted.arguments  # a kind, whatever lies about
+
+
 def test_other_data_take_the_place_of_the_suites(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "data", identities=1, frames=2, size=32)
     own = plan(read_suite("quick").on(Path(dataset.path)), [0], "cpu", 1, False)
@@ -83,9 +109,6 @@ def test_other_data_take_the_place_of_the_suites(tmp_path: Path) -> None:
     assert videos[0].free == ("--workers", "1", "--engine", "ray")
     with pytest.raises(ConfigError, match=r"'.*absent' is not a folder"):
         read_suite("quick").on(tmp_path / "absent")
-
-
-HEADS = "[heads]\npeople = 1\n"
 
 
 @pytest.mark.parametrize(
@@ -190,6 +213,8 @@ def test_the_code_is_part_of_what_a_stage_is_made_of(folder: Path) -> None:
     with_code = inputs_of(Stage(**{**vars(stage), "code": ("reports",)}), {})
     assert with_code == inputs_of(stage, {}) | {"code of reports": code_digest("reports")}
     assert code_digest("reports") != code_digest("benchmarks")
+    page = Path(__file__).parent.parent / "reports"
+    assert {file.suffix for file in page.iterdir() if file.is_file()} <= CODE
 
 
 def test_the_checkpoint_that_the_environment_names_is_an_input_of_what_generates(
@@ -204,6 +229,22 @@ def test_the_checkpoint_that_the_environment_names_is_an_input_of_what_generates
         monkeypatch.setenv("THEVAL_CHECKPOINT", str(folder / content))
         with_it = [inputs_of(stage, {}) for stage in (judges, makes, trains_its_own)]
         assert with_it == [without[0], without[1] | {"checkpoint": path_digest(folder / content)}, without[2]]
+
+
+def test_packages_with_plug_ins_are_part_of_what_a_stage_is_made_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(**{**vars(stages_of(folder)[0]), "code": ("thead_eval", "reports")})
+    digests = [inputs_of(stage, {}).get("plug-ins")]
+    for version in ("1.0", "1.1"):
+        info = folder / version / "still_life-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: still-life\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text("[theval.generator]\nstill = still_life.still:still\n")
+        with monkeypatch.context() as patched:
+            patched.syspath_prepend(folder / version)
+            digests.append(inputs_of(stage, {}).get("plug-ins"))
+    assert len(set(digests)) == 3
 
 
 def test_a_failing_stage_does_not_stop_what_does_not_need_it(folder: Path) -> None:

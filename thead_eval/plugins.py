@@ -90,6 +90,15 @@ def available(kind: Kind) -> dict[str, Origin]:
     return found
 
 
+def distributions() -> dict[str, str]:
+    """Version of each other package that offers something, by its name."""
+    path = tuple(sys.path)
+    dists = {
+        entry.dist.name: entry.dist.version for kind in BUILT_IN for entry in _entry_points(kind, path) if entry.dist
+    }
+    return dict(sorted(dists.items()))
+
+
 def load(kind: Kind, name: str) -> Any:  # Any: the caller knows what its kind gives
     """The metric, feature network, generator or detector of that name.
 

@@ -80,12 +80,15 @@ def command(
     if stage:
         _check_stage(stage, known, "--stage")
     run = out or Path("runs") / f"bench-{asked.name}"
+    hours = {
+        f"{name}-{seed}": value for name, value in asked.hours.items() for seed in seeds or asked.seeds
+    } | asked.hours
     if dry_run:
         steps = look(stages, run)
         if as_json:
-            click.echo(json.dumps([_row(step, run, asked.hours) for step in steps], indent=1))
+            click.echo(json.dumps([_row(step, run, hours) for step in steps], indent=1))
         else:
-            _print_plan(asked, steps, run, prefixes)
+            _print_plan(asked, steps, run, prefixes, hours)
         return
     about = {"suite": asked.name, "about": asked.about, "seeds": list(seeds or asked.seeds), "device": device}
     try:
@@ -258,6 +261,8 @@ def _options(
         values = [str(each) for each in value] if isinstance(value, list) else [str(value)]
         if isinstance(parameter.type, click.Path):
             values = [_place(each, suite, f"{section} {key}") for each in values]
+        elif key == "detector" and "protocol" not in given:  # for a protocol, kinds are named
+            values = [_detector(each, suite, f"{section} {key}") for each in values]
         inputs += [Path(each) for each in values if os.sep in each and Path(each).exists()]
         if parameter.multiple:
             words += [word for each in values for word in (parameter.opts[0], each)]
@@ -277,6 +282,13 @@ def _place(value: str, suite: Suite, where: str) -> str:
     if not value or not place.exists():
         raise ConfigError(f"{where} of suite '{suite.name}': there is no '{place}'; correct it, or pass --data")
     return str(place)
+
+
+def _detector(value: str, suite: Suite, where: str) -> str:
+    """A detector's file or folder, relative to the suite's file or else to here; or its name."""
+    value = expand(value, f"{where} of suite '{suite.name}'")
+    places = (suite.folder / value, Path(value).resolve())
+    return next((str(place) for place in places if place.exists()), value)
 
 
 def _command(name: str) -> click.Command:
@@ -314,7 +326,13 @@ def _row(step: Step, run: Path, hours: Mapping[str, float]) -> dict[str, object]
     }
 
 
-def _print_plan(suite: Suite, steps: Sequence[Step], run: Path, prefixes: Mapping[str, Sequence[str]]) -> None:
+def _print_plan(
+    suite: Suite,
+    steps: Sequence[Step],
+    run: Path,
+    prefixes: Mapping[str, Sequence[str]],
+    hours_of: Mapping[str, float],
+) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -327,7 +345,7 @@ def _print_plan(suite: Suite, steps: Sequence[Step], run: Path, prefixes: Mappin
     table.add_column("hours", justify="right")
     left, unknown = 0.0, list[str]()
     for step in steps:
-        row = _row(step, run, suite.hours)
+        row = _row(step, run, hours_of)
         hours = row["hours"]
         status = f"{step.status}: {step.why}" if step.why else step.status
         told = "?" if hours is None else f"{hours:.2g}{'*' * bool(row['measured'])}"
