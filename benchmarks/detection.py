@@ -47,6 +47,7 @@ class Trained(Protocol):
     calibration: Any  # a and b of Platt's map
     operating_points: Mapping[float, Any]  # by rate: from which mean logit on a clip is called fake
     generators: Sequence[str]  # whose fakes it was trained on
+    size: int  # pixels a side of the clips that it learnt from
 
     def knows(self, identity: str) -> bool:
         """Whether it was trained or validated on this person."""
@@ -67,6 +68,10 @@ class Judge:
     def window(self) -> int:
         """How many consecutive frames a score needs."""
         return int(getattr(self.detector, "window", 1))
+
+    def shown_at(self, size: int) -> int:
+        """The size by way of which clips of this one are brought to it: not a finer one than it learnt from."""
+        return min(size, self.detector.size) if isinstance(self.detector, Trained) else size
 
     def forgotten(self) -> "Judge":
         """Without the detector, which may be large, once it has been asked."""
@@ -185,9 +190,9 @@ def plan_trainings(
         trainings.append(Training("all generators", "", None, None, learn, tuple(test)))
     for generator in evidence.generators:
         name = f"without {generator}"
-        if set(protocols) & {"P2", "P3"}:
+        if set(protocols) & {"P2", "P3", "k-shot"}:  # of k-shot it is the one that knows none
             asked = [item for item in late if item.generator in ("", generator)]
-            new = test if "P3" in protocols else ()
+            new = test if set(protocols) & {"P3", "k-shot"} else ()
             trainings.append(Training(name, generator, None, None, learn.without([generator]), (*new, *asked)))
         if "k-shot" in protocols:
             asked = [item for item in test if item.generator in ("", generator)]
@@ -227,8 +232,9 @@ def judge_trainings(
             yield Judge(_model(f"{kind}, {place}", detector, training), detector, training.seen, training.judged)
             done += 1
         learnt_from = training.learn.of("train").judged().items
-        model = Model(key=f"metadata, {place}", detector="metadata", **training.labels)
-        yield Judge(model, None, training.seen, training.judged, learnt_from)
+        if {item.label for item in learnt_from} == {"real", "fake"}:
+            model = Model(key=f"metadata, {place}", detector="metadata", **training.labels)
+            yield Judge(model, None, training.seen, training.judged, learnt_from)
     progress("trainings", total, total)
 
 
@@ -263,15 +269,16 @@ def score(
             _score_metadata(run, judge, collections)
     for done, item in enumerate(items):
         progress("clips", done, len(items))
-        read: dict[int, Shown | FrameScores] = {}  # by window, as most detectors are shown the same frames
+        read: dict[tuple[int, int], Shown | FrameScores] = {}  # as most detectors are shown the same frames
         for judge, asked in of_judge:
             for perturbation in ("", *perturbations):
                 path = _part(run, judge.model, perturbation, item)
                 if item.id not in asked or path.exists():
                     continue
-                if judge.window not in read:
-                    read[judge.window] = _read(evidence, item, frames, judge.window)
-                _write(path, list(_ask(judge, item, collections[item.path], read[judge.window], perturbation)))
+                asked_for = judge.window, judge.shown_at(evidence.size)
+                if asked_for not in read:
+                    read[asked_for] = _read(replace(evidence, size=asked_for[1]), item, frames, judge.window)
+                _write(path, list(_ask(judge, item, collections[item.path], read[asked_for], perturbation)))
     progress("clips", len(items), len(items))
 
 

@@ -17,6 +17,7 @@ from detectors.calibration import Calibration
 from thead_eval import plugins
 from thead_eval.detection import AGGREGATION
 from thead_eval.errors import CheckpointError, ConfigError
+from thead_eval.evidence import SIDE
 from thead_eval.recipes import check_name
 from thead_eval.tensors import part_of, read_tensors, write_tensors
 from thead_eval.types import Clip, Detector
@@ -69,6 +70,11 @@ class TrainedDetector:
     def generators(self) -> tuple[str, ...]:
         """Whose fakes it was trained on."""
         return tuple(json.loads(self.metadata["generators"]))
+
+    @property
+    def size(self) -> int:
+        """Pixels a side of the clips that it learnt from."""
+        return int(self.metadata.get("size", SIDE))
 
     @property
     def described(self) -> dict[str, Any]:  # Any: JSON

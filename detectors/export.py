@@ -103,7 +103,7 @@ def describe(detector: TrainedDetector) -> dict[str, Any]:  # Any: JSON
         "window": detector.window,
         "input": {
             "framing": "head crop of 'theval prepare'",
-            "through": int(detector.metadata.get("size", SIDE)),  # pixels a side, bilinear with antialiasing
+            "through": detector.size,  # pixels a side, bilinear with antialiasing
             "side": SIDE,
             "jpeg_quality": int(detector.metadata.get("jpeg_quality", QUALITY)),
         },

@@ -79,7 +79,7 @@ class Scanner:
     point: OperatingPoint | None  # None: it has none, so that every verdict is `inconclusive`
     calibrate: Callable[[float], float]  # a video's mean logit to the probability of a fake
     uncertain: Callable[[float], tuple[float, float]]  # 95 % of what that would be, calibrated on other people
-    deviation: float | None = None  # of a frame's logit from its video's mean, as validation showed
+    deviation: float | None = None  # of a frame's or window's logit from its video's mean, as validation showed
 
     def probability(self, score: Interval) -> Interval:
         """Of a fake, with 95 % for both: how the frames vary, and on whom the detector was calibrated."""
@@ -139,7 +139,7 @@ def open_scanner(name: str | Path, device: torch.device, rate: float | None) -> 
     return Scanner(
         detector,
         note,
-        int(detector.metadata.get("size", SIDE)),
+        detector.size,
         detector.window,
         point,
         detector.calibrate,
@@ -463,7 +463,11 @@ def _judge_track(own: _Scoring, scanner: Scanner, fps: float) -> TrackScan:
     if not good.any():
         raise _DetectorFailed(f"detector '{scanner.note.name}' gave no score for any of {len(logits)} frames")
     rate = fps or 1.0
-    verdict, score = judge(logits[good], np.array(own.wanted)[good] / rate, scanner.point, scanner.deviation)
+    # The frames of a window share its logit: together they are one observation.
+    runs = good.reshape(-1, scanner.window).any(axis=1)
+    observed = np.nanmean(logits.reshape(-1, scanner.window)[runs], axis=1)
+    seconds = np.array(own.wanted).reshape(-1, scanner.window)[runs].mean(axis=1) / rate
+    verdict, score = judge(observed, seconds, scanner.point, scanner.deviation, of_windows=scanner.window > 1)
     p = scanner.probability(score)
     assert score.value is not None and p.value is not None
     return TrackScan(

@@ -1,7 +1,7 @@
 """The report of detectors: who tells which fakes apart, how surely, and what is left of it on the way of a video."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,7 +140,7 @@ def view(run: Run, curves: Sequence[Curve], out: Path) -> RunView:
         tuple(answers(rows)),
         tuple(warnings(rows)),
         tuple(tables),
-        tuple(figures(curves)),
+        tuple(figures(curves) + robustness_figures(rows)),
         tuple(clip_figures(run, out)),
         tuple(groups(run)),
     )
@@ -324,12 +324,15 @@ def known_fakes_tables(rows: Sequence[Measurement]) -> list[Table]:
 
 
 def perturbation_tables(rows: Sequence[Measurement]) -> list[Table]:
-    """AUC by perturbation and level, and how many reals change sides."""
+    """AUC by perturbation and level, fakes that are still caught, and how many reals change sides."""
     tables = []
     own = [m for m in rows if m.labels["unit"] == "clip" and not m.labels.keys() & {"shots", "reals", "known_fakes"}]
-    perturbed = [m for m in own if "perturbation" in m.labels and m.value is not None]
-    flips = sorted({m.metric for m in perturbed if m.metric.startswith("reals_flipped")}, key=_rate)
-    for metric in ["auc", *flips[:1]]:
+    perturbed = [m for m in own if "perturbation" in m.labels]
+    flips = sorted(
+        {m.metric for m in perturbed if m.metric.startswith("reals_flipped") and m.value is not None}, key=_rate
+    )
+    caught = [name for name in ("tpr_at_1", "tpr_at_5") if any(m.metric == name for m in perturbed)]
+    for metric in ["auc", *caught, *flips[:1]]:
         blocks: dict[str, dict[str, dict[str, Measurement]]] = {}
         for m in perturbed:
             if m.metric == metric:
@@ -343,7 +346,9 @@ def perturbation_tables(rows: Sequence[Measurement]) -> list[Table]:
         )
         title = "AUC on the way of a video" if metric == "auc" else "Reals that change sides"
         lead = "The same was done to real and fake. Level 1 is hardly noticed, 5 makes a face hard to recognise."
-        if metric != "auc":
+        if metric in caught:
+            title = f"Fakes caught on the way of a video, at {_rate(metric):g} % of the reals"
+        elif metric != "auc":
             lead = (
                 f"Share of real clips whose verdict changes, at the threshold of {_rate(metric):g} % of the validation "
                 "reals."
@@ -406,6 +411,41 @@ def figures(curves: Sequence[Curve]) -> list[Figure]:
                 )
             )
     return made
+
+
+def robustness_figures(rows: Sequence[Measurement]) -> list[Figure]:
+    """AUC over the levels of each perturbation, a line a detector; level 0 is the clip as it is."""
+    own = [m for m in rows if m.metric == "auc" and m.labels["unit"] == "clip" and m.labels["generator"] == ALL]
+    own = [m for m in own if m.value is not None and not m.labels.keys() & {"shots", "reals", "known_fakes"}]
+    plain = {(_name(m), m.labels["protocol"]): m.value for m in own if "perturbation" not in m.labels}
+    lines: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    for m in own:
+        if "perturbation" in m.labels:
+            assert m.value is not None
+            of = lines.setdefault((m.labels["protocol"], m.labels["perturbation"]), {})
+            of.setdefault(_name(m), {})[int(m.labels["level"])] = m.value
+    made = []
+    for (protocol, perturbation), detectors in lines.items():
+        for name, values in detectors.items():
+            if (whole := plain.get((name, protocol))) is not None:
+                values[0] = whole
+        legend = tuple((f"c{index % COLOURS}", name) for index, name in enumerate(detectors))
+        title = f"Robustness: {protocol}, {perturbation.replace('_', ' ')}"
+        made.append(Figure(title, "AUC of clips over the level; 0 is as they are", _robust(detectors), legend))
+    return made
+
+
+def _robust(detectors: Mapping[str, Mapping[int, float]]) -> Markup:
+    last = max(level for values in detectors.values() for level in values)
+    parts = _frame([(level / last, str(level)) for level in range(last + 1)], "level")
+    told = []
+    for index, (name, values) in enumerate(detectors.items()):
+        places = [_place(level / last, value) for level, value in sorted(values.items())]
+        d = " ".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(places))
+        dots = "".join(f'<circle class="marker" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in places)
+        parts.append(f'<g class="c{index % COLOURS}"><path class="curve" d="{d}"/>{dots}</g>')
+        told.append(f"{name}: " + ", ".join(f"{value:.2f}" for _, value in sorted(values.items())))
+    return write_svg(SIDE_HEIGHT, f"AUC by level. {'; '.join(told)}.", parts)
 
 
 def _curve_name(curve: Curve) -> str:

@@ -29,7 +29,7 @@ from detectors.efflite0 import EfficientNetLite0
 from tests.conftest import SharedFolder
 from thead_eval.cli import theval
 from thead_eval.data import CLIP_SCHEMA, Split, open_dataset
-from thead_eval.detection import SCORES, failures_of, measure_scores, read_scores
+from thead_eval.detection import SCORES, Model, failures_of, measure_scores, read_scores
 from thead_eval.errors import ConfigError, RunError
 from thead_eval.evidence import Evidence, read_evidence
 from thead_eval.results import Measurement, read_measurements, read_run
@@ -178,6 +178,11 @@ def test_each_protocol_hides_what_it_says(evidence: Evidence) -> None:
         assert all(item.first + item.frames <= (30 if item.clip else 16) for item in learnt)
     draws = [t.learn.sha256 for t in trainings if t.known_fakes == 1 and t.held_out == "warp"]
     assert len(draws) == 2
+    alone = plan_trainings(evidence, ("k-shot",), 0, (1,), 1)
+    assert [(training.held_out, training.known_fakes) for training in alone] == [
+        *[("copy", None), ("copy", 1)],
+        *[("warp", None), ("warp", 1)],
+    ]
     assert plan_trainings(evidence, ("P1",), 0)[0].learn.of("train").items[0].frames == 60
 
 
@@ -188,6 +193,23 @@ def test_protocols_that_cannot_be_held_are_refused(evidence: Evidence) -> None:
         plan_trainings(evidence.without(["copy"]), ("P3",), 0)
     with pytest.raises(ConfigError, match="8 fakes of 'copy' were to be known, and training people have 3"):
         plan_trainings(evidence, ("k-shot",), 0)
+
+
+def test_a_detector_that_needs_no_fakes_is_trained_without(evidence: Evidence, tmp_path: Path) -> None:
+    """And the one that sees no picture, which needs them, is left out."""
+    items = (item for item in evidence.items if item.label == "real" or item.split == "test")
+    trainings = plan_trainings(Evidence(tuple(items), evidence.size), ("P1",), 0)
+    judges = judge_trainings(trainings, ("blends",), lambda *_: Sharpness(), tmp_path, 0, quiet)
+    rows = judged(tmp_path, evidence, list(judges))
+    assert {m.labels["detector"] for m in rows} == {"sharpness"}
+
+
+def test_a_detector_is_shown_no_finer_frames_than_it_learnt_from() -> None:
+    size: dict[str, object] = {"sha256": "", "calibration": None, "operating_points": {}, "generators": (), "size": 128}
+    trained = type("Small", (Sharpness,), {**size, "knows": lambda self, identity: False})()
+    model = Model(key="a", detector="a")
+    shown = [Judge(model, detector, lambda item: (None, None), ()).shown_at(256) for detector in (trained, Sharpness())]
+    assert shown == [128, 256]
 
 
 def test_protocols_end_in_their_numbers(evidence: Evidence, tmp_path: Path) -> None:

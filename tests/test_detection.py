@@ -195,6 +195,15 @@ def test_what_is_no_score_is_said(answer: Tensor | None, outcome: str, reason: s
             assert m.value is None and "of everything" in m.note
 
 
+def test_an_infinite_logit_is_no_score() -> None:
+    """As of a network that ran over in half precision."""
+    answer = torch.tensor([0.0] * (FRAMES - 1) + [torch.inf])
+    given = type("Raw", (), {"name": "raw", "logits": lambda self, frames: answer})()
+    said = score_clip(given, Clip("a", torch.zeros(FRAMES, 3, 8, 8, dtype=torch.uint8), 25.0))
+    assert (said.outcome, said.reason) == ("not probabilities", "gave an infinite logit")
+    assert np.isnan(said.logits).all()
+
+
 def test_one_clip_in_many_that_fails_is_counted(tmp_path: Path) -> None:
     clips, model = list(crowd()), Model(key="d", detector="d")
     random = np.random.default_rng(0)

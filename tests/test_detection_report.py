@@ -59,6 +59,8 @@ def test_the_page_says_it_all_and_needs_nothing(run: Path, tmp_path: Path) -> No
         "Leave one generator out",
         "A few fakes of an unseen generator",
         "AUC on the way of a video",
+        "Fakes caught on the way of a video, at 1 % of the reals",
+        "Robustness: P1, ",
         "ROC: P3",
         "Reliability: P1, all fakes",
         "metadata has no number on P3: the detector says",

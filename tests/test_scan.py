@@ -259,6 +259,19 @@ def test_the_interval_of_frames_that_vary_slowly_is_wide() -> None:
     assert widths[1] > 3 * widths[0]
 
 
+@pytest.mark.parametrize("windows", [1, 2, 4, 8, 30])
+def test_the_interval_of_windows_holds_what_it_says(windows: int) -> None:
+    """The sixteen frames of a window are one observation: counted singly, every second interval missed."""
+    random = np.random.default_rng(windows)
+    held = []
+    for _ in range(400):
+        logits = random.normal(2.0, 1.6, windows).astype(np.float32)
+        _, interval = judge(logits, np.linspace(0, 60, windows), POINT, 1.6, of_windows=True)
+        assert interval.low is not None and interval.high is not None
+        held.append(interval.low < 2.0 < interval.high)
+    assert 0.92 <= np.mean(held) <= 0.995
+
+
 def test_a_map_shows_what_the_score_came_from() -> None:
     heads = torch.full((2, 3, 64, 64), 40, dtype=torch.uint8)
     heads[0, :, 8:20, 8:20] = 255  # a bright spot, which blurring dims

@@ -120,6 +120,8 @@ def score_clip(detector: Detector, clip: Clip) -> FrameScores:
     if not len(known):
         return FrameScores(none, "nothing", "gave NaN for every frame")
     if isinstance(detector, GivesLogits):
+        if np.isinf(known).any():
+            return FrameScores(none, "not probabilities", "gave an infinite logit")
         return FrameScores(values, "scored", None)
     if known.min() < 0 or known.max() > 1:
         reason = f"gave scores of {known.min():g} to {known.max():g}, which are no probabilities"

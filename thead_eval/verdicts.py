@@ -108,26 +108,33 @@ def judge(
     seconds: NDArray[np.float64],
     point: OperatingPoint | None,
     deviation: float | None = None,
+    *,
+    of_windows: bool = False,
 ) -> tuple[Verdict, Interval]:
     """The verdict on a track, and its mean logit with a 95 % interval (Student's, over blocks of time).
 
     Args:
-        logits: [T] of the frames that were scored, at least one; no NaN.
+        logits: [T] of the frames that were scored, or of the windows, at least one; no NaN.
         seconds: [T] when they are shown, ascending.
         point: Where verdicts begin; None: nobody knows.
-        deviation: Of a frame's logit from its video's mean, for what is one frame alone.
+        deviation: Of one's logit from its video's mean in validation, for what is one alone, or a few windows.
+        of_windows: Each is of a window of frames. These lie apart, so that a few of them are observations enough to be
+            read by `deviation`, while a few frames are near copies.
     """
     mean = float(logits.mean(dtype=np.float64))
     interval = Interval(mean, None, None)
-    if len(logits) > 1:
+    few = len(logits) == 1 or (of_windows and len(logits) < BLOCKS)
+    if few and deviation is not None:
+        varied = float(logits.std(ddof=1)) if len(logits) > 1 else 0.0
+        reach = NORMAL * max(deviation, varied) / np.sqrt(len(logits))
+        interval = Interval(mean, mean - reach, mean + reach)
+    elif len(logits) > 1:
         block = min(BLOCK, (seconds[-1] - seconds[0]) / BLOCKS)
         numbers = ((seconds - seconds[0]) / block).astype(int)
         means: dict[str, float | None] = {str(n): float(logits[numbers == n].mean()) for n in np.unique(numbers)}
         spread = paired_difference_interval(means, dict.fromkeys(means, 0.0))
         if spread.value is not None and spread.low is not None and spread.high is not None:
             interval = Interval(mean, mean + spread.low - spread.value, mean + spread.high - spread.value)
-    elif deviation is not None:
-        interval = Interval(mean, mean - NORMAL * deviation, mean + NORMAL * deviation)
     return "inconclusive" if point is None else decide(interval, point), interval
 
 
