@@ -13,6 +13,12 @@ import pytest
 
 from thead_eval.weights import import_file
 
+# The files that take longest, which are handed out first, so that no core waits at the end for one of them.
+LONGEST = (
+    *("test_score", "test_prepare", "test_generate", "test_train", "test_meta", "test_study", "test_detect_eval"),
+    *("test_adapt", "test_bench", "test_scan", "test_zoo", "test_detector_training", "test_detector_export"),
+    *("test_regress", "test_audit", "test_talker", "test_export"),
+)
 NOT_RUN = "real-data tests NOT RUN"
 SharedFolder = Callable[[str, Callable[[Path], None]], Path]
 
@@ -65,6 +71,12 @@ def mobilefacenet_weights(weights_folder: Path, real_data: Path) -> Path:
     if not source.is_file():
         pytest.skip(f"{NOT_RUN}: '{source.name}' is not in a folder 'weights' beside THEVAL_DATA")
     return weights_folder / import_file(source).file
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
