@@ -87,6 +87,11 @@ def test_an_unknown_name_gets_the_nearest() -> None:
 # Those of others. The first is the example that docs/plugins.md gives.
 
 
+def listed(kind: Kind) -> str:
+    """What `theval list` says of a kind."""
+    return CliRunner(env={"COLUMNS": "200"}).invoke(command, [kind]).output
+
+
 def guide_files() -> dict[str, str]:
     """The files of the example: a name in backquotes on a line of its own, then a block."""
     found = re.findall(r"^`([\w./]+)`\n\n```\w+\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
@@ -95,7 +100,7 @@ def guide_files() -> dict[str, str]:
 
 def test_the_example_of_the_guide_works(install: Install) -> None:
     files = guide_files()
-    assert list(files) == ["pyproject.toml", "still_life/colour.py", "still_life/still.py"]
+    assert list(files) == ["pyproject.toml", *(f"still_life/{name}.py" for name in ("colour", "still", "frozen"))]
     project = tomllib.loads(files.pop("pyproject.toml"))["project"]
     assert project["dependencies"] == ["theval"]
     install(project["name"], project["entry-points"], files)
@@ -114,6 +119,15 @@ def test_the_example_of_the_guide_works(install: Install) -> None:
     assert isinstance(fake, Clip)
     assert fake.frames.equal(red[[0] * 5])
 
+    assert plugins.available("detector")["frozen"].package == "still-life"
+    detector = plugins.load("detector", "frozen")(torch.device("cpu"))
+    assert detector.name == "frozen"
+    assert detector.score(fake).tolist() == [1] * 5  # it does not move
+    half = Clip("someone", torch.cat([black[:1], black[:1] + 2]), 25)
+    torch.testing.assert_close(detector.score(half), torch.tensor([-2.0, -2.0]).exp())
+    assert detector.score(Clip("someone", black[:1], 25)).isnan().tolist() == [True]
+    assert "frozen  from still-life\n    Calls a fake what hardly moves" in listed("detector")
+
 
 def test_the_example_of_the_guide_can_be_built(tmp_path: Path) -> None:
     for name, text in guide_files().items():
@@ -122,7 +136,8 @@ def test_the_example_of_the_guide_can_be_built(tmp_path: Path) -> None:
     (wheel,) = WheelBuilder(str(tmp_path)).build(directory=str(tmp_path / "dist"), versions=["standard"])
     with zipfile.ZipFile(wheel) as archive:
         held = archive.namelist()
-    assert {"still_life/colour.py", "still_life/still.py", "still_life-1.0.dist-info/entry_points.txt"} <= set(held)
+    assert {name for name in guide_files() if name.endswith(".py")} <= set(held)
+    assert "still_life-1.0.dist-info/entry_points.txt" in held
 
 
 def test_list_shows_them_with_their_package_and_a_broken_one_with_its_reason(install: Install) -> None:
@@ -134,7 +149,7 @@ def test_list_shows_them_with_their_package_and_a_broken_one_with_its_reason(ins
         {"theval.generator": {"fragile": "fragile_thing:make"}},
         {"fragile_thing.py": "raise RuntimeError('no licence [for] you')\n"},
     )
-    text = CliRunner(env={"COLUMNS": "200"}).invoke(command, ["generator"]).output
+    text = listed("generator")
     assert "still  from still-life\n    Holds the first support frame." in text
     assert "fragile  from broken-thing\n    broken: generator 'fragile' of package 'broken-thing' failed to" in text
     assert "(RuntimeError: no licence [for] you); update or uninstall 'broken-thing'" in text
