@@ -20,6 +20,7 @@ from tests.test_meta import dataset  # noqa: F401  # a fixture
 from thead_eval.cli.train import command
 from thead_eval.data import Dataset
 from thead_eval.errors import ConfigError
+from thead_eval.training import open_fabric
 
 THEVAL = Path(sys.executable).with_name("theval")
 TINY = """
@@ -112,6 +113,13 @@ def test_a_device_that_is_not_here_is_named(dataset: Dataset, tmp_path: Path) ->
     made = theval_train("--data", dataset.path, "-o", tmp_path / "run", "--device", "tpu")
     assert isinstance(made.exception, ConfigError)
     assert str(made.exception) == "device 'tpu' is not here; pass --device cpu, or see 'theval doctor'"
+
+
+def test_srun_without_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    with pytest.raises(ConfigError, match=r"Slurm has 8 tasks, and each would train alone .*: srun .* torchrun"):
+        open_fabric("cpu", "32-true")
 
 
 def test_help_imports_no_torch() -> None:

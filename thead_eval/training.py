@@ -103,8 +103,14 @@ def open_fabric(device: str, precision: Literal["32-true", "bf16-mixed"]) -> Fab
     """Where and how precisely to compute; under torchrun, with the processes that it started. Launched.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: there is no such device, or srun started several processes, of which each would train alone.
     """
+    tasks = int(os.environ.get("SLURM_NTASKS", "1"))
+    if tasks > 1 and "WORLD_SIZE" not in os.environ:
+        raise ConfigError(
+            f"Slurm has {tasks} tasks, and each would train alone in the same folder; start one a node, and in it "
+            "torchrun: srun --ntasks-per-node 1 torchrun --nproc-per-node GPUS --no-python theval ..."
+        )
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     accelerator, _, index = device.partition(":")

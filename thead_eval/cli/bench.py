@@ -80,9 +80,8 @@ def command(
     if stage:
         _check_stage(stage, known, "--stage")
     run = out or Path("runs") / f"bench-{asked.name}"
-    hours = {
-        f"{name}-{seed}": value for name, value in asked.hours.items() for seed in seeds or asked.seeds
-    } | asked.hours
+    of_seeds = {f"{name}-{seed}": value for name, value in asked.hours.items() for seed in seeds or asked.seeds}
+    hours = {**of_seeds, **asked.hours}
     if dry_run:
         steps = look(stages, run)
         if as_json:
