@@ -20,6 +20,14 @@ def test_every_metric_is_described() -> None:
     assert [name for name in BUILT_IN["metric"] if f"`{name}`" not in page] == []
 
 
+def test_every_metric_has_a_caution_and_a_source() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    rows = [line.strip("| \n").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    told = [name for row in rows for name in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(told) == sorted(BUILT_IN["metric"])
+    assert [row[0] for row in rows if len(row) != 5 or not all(cell.strip() for cell in row)] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
