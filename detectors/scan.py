@@ -8,10 +8,11 @@ import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from glob import glob
 from itertools import islice, zip_longest
 from math import ceil, hypot
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from detectors.checkpoint import TrainedDetector, load_detector
 from detectors.explain import heat_map, lay_over
+from thead_eval import __version__
 from thead_eval.backends import (
     CONFIDENT,
     face_box,
@@ -80,6 +82,18 @@ class Scanner:
     calibrate: Callable[[float], float]  # a video's mean logit to the probability of a fake
     uncertain: Callable[[float], tuple[float, float]]  # 95 % of what that would be, calibrated on other people
     deviation: float | None = None  # of a frame's or window's logit from its video's mean, as validation showed
+
+    def stated(self) -> dict[str, Any]:  # Any: JSON
+        """By whom and where verdicts are drawn, for a row that is read on its own."""
+        point = self.point
+        return {
+            "theval": __version__,
+            "detector": self.note.name,
+            "detector_sha256": self.note.sha256,
+            "fpr": point and point.rate,
+            "fake_from": point and round(self.calibrate(point.fake), 6),
+            "real_below": point and round(self.calibrate(point.real), 6),
+        }
 
     def probability(self, score: Interval) -> Interval:
         """Of a fake, with 95 % for both: how the frames vary, and on whom the detector was calibrated."""
@@ -153,7 +167,8 @@ def _expit(value: float) -> float:
 
 
 def find_media(paths: Sequence[Path]) -> list[Path]:
-    """Each named file, and the videos and pictures in each named folder, hidden ones apart.
+    """Each named file, and the videos and pictures in each named folder or that a pattern such as `*.mp4` fits, hidden
+    ones apart.
 
     Raises:
         ConfigError: a path does not exist, or a folder holds none.
@@ -173,6 +188,8 @@ def find_media(paths: Sequence[Path]) -> list[Path]:
             found += inside
         elif path.exists():
             found.append(path)
+        elif fitting := sorted(Path(name) for name in glob(str(path), recursive=True) if Path(name).is_file()):
+            found += fitting  # where the shell has left it as it is
         else:
             raise ConfigError(f"there is no file or folder '{path}'; check the path")
     return list(dict.fromkeys(found))

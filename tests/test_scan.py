@@ -38,6 +38,7 @@ from thead_eval.verdicts import (
     judge,
     judge_file,
 )
+from thead_eval.weights import sha256_of
 
 POINT = OperatingPoint(0.05, fake=1.0, real=-1.0)
 SETTINGS = ScanSettings()
@@ -111,6 +112,7 @@ def test_videos_and_pictures_in_folders_and_by_name(folder: Path) -> None:
     assert found == [*videos, "words.txt"]
     with pytest.raises(ConfigError, match=r"there is no file or folder 'absent\.mp4'"):
         find_media([Path("absent.mp4")])
+    assert [path.name for path in find_media([folder / "d*.mp4"])] == ["dark.mp4"]
     (folder / "nothing").mkdir(exist_ok=True)
     with pytest.raises(ConfigError, match="holds no video and no picture"):
         find_media([folder / "nothing"])
@@ -312,6 +314,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_lists_every_file(folder: Path, detector: Path) -> None:
     ran = CliRunner().invoke(command, [str(folder), "--detector", str(detector), "--json"])
     rows = json.loads(ran.stdout)
+    assert rows[0]["detector_sha256"] == sha256_of(detector) and rows[0]["real_below"] <= rows[0]["fake_from"]
     assert [Path(row["path"]).name for row in rows] == [path.name for path in find_media([folder])]
     files = [FileScan(row["path"], "", row["outcome"]) for row in rows]
     assert count_outcomes(files) == {"scored": 4, "unreadable": 1, "no_face": 2, "too_short": 1, "failed": 0}

@@ -95,7 +95,7 @@ def command(
     if report is not None:
         _write_report(report, scans, scanner, settings, started, time.monotonic() - begin, device)
     if as_json:
-        click.echo(json.dumps([file_row(scan) for scan in scans], indent=1, allow_nan=False))
+        click.echo(json.dumps([file_row(scan) | scanner.stated() for scan in scans], indent=1, allow_nan=False))
     else:
         _print(scans, scanner)
     if report is not None:
