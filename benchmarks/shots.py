@@ -15,7 +15,7 @@ import torch
 
 from thead_eval import plugins
 from thead_eval.data import Dataset, FewShotPlan, Split, open_dataset, plan_few_shot_sets
-from thead_eval.errors import MediaError, RunError
+from thead_eval.errors import MediaError, PluginError, RunError, ThevalError
 from thead_eval.judging import NeverMade, Pair, PairSet, Progress, RealClip, run_tasks
 from thead_eval.manifest import checkpoint_of
 from thead_eval.media import write_clip
@@ -179,10 +179,17 @@ def checkpoints_of(generators: Iterable[str], device: str) -> dict[str, str]:
     """The sha256 of the weights of each generator that has any, for the record of what it makes.
 
     Raises:
-        PluginError: an unknown generator.
+        PluginError: a generator is unknown, or cannot be made.
         CheckpointError: the weights are missing, damaged or something else.
     """
-    found = {name: checkpoint_of(load_generator(name, device)) for name in generators}
+    found = {}
+    for name in generators:
+        try:
+            found[name] = checkpoint_of(load_generator(name, device))
+        except ThevalError:
+            raise
+        except Exception as error:  # a plug-in can raise anything
+            raise PluginError(f"generator '{name}' cannot be made: {type(error).__name__}: {error}") from error
     return {name: sha256 for name, sha256 in found.items() if sha256}
 
 

@@ -117,8 +117,8 @@ def test_a_device_that_is_not_here_is_named(dataset: Dataset, tmp_path: Path) ->
 
 def test_srun_without_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    monkeypatch.setenv("SLURM_NTASKS", "8")
-    with pytest.raises(ConfigError, match=r"Slurm has 8 tasks, and each would train alone .*: srun .* torchrun"):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    with pytest.raises(ConfigError, match=r"srun has started 8 tasks, and each would train alone .*: srun .* torchrun"):
         open_fabric("cpu", "32-true")
 
 

@@ -105,10 +105,10 @@ def open_fabric(device: str, precision: Literal["32-true", "bf16-mixed"]) -> Fab
     Raises:
         ConfigError: there is no such device, or srun started several processes, of which each would train alone.
     """
-    tasks = int(os.environ.get("SLURM_NTASKS", "1"))
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))  # of this srun, not of the whole job
     if tasks > 1 and "WORLD_SIZE" not in os.environ:
         raise ConfigError(
-            f"Slurm has {tasks} tasks, and each would train alone in the same folder; start one a node, and in it "
+            f"srun has started {tasks} tasks, and each would train alone in one folder; start one a node, and in it "
             "torchrun: srun --ntasks-per-node 1 torchrun --nproc-per-node GPUS --no-python theval ..."
         )
     processes = int(os.environ.get("WORLD_SIZE", "1"))
