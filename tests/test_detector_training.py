@@ -273,6 +273,7 @@ def test_a_stopped_run_is_the_run_that_would_have_been(finished: Path, evidence:
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_it_learns(evidence: Evidence, tmp_path: Path) -> None:
     """What a glance tells apart: people of other colours, and stripes."""
     train_config = replace(TRAIN, batch=8, steps=24, lr=1e-3, ema=0.5, validate_every=12)

@@ -58,6 +58,7 @@ def test_every_face_backend_is_examined() -> None:
     assert {name for needs in doctor.BACKENDS.values() for name in needs} <= set(TABLE)
 
 
+@pytest.mark.slow
 def test_a_shadowed_name_and_a_package_that_is_too_new(tmp_path: Path) -> None:
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "__init__.py").touch()

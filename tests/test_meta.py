@@ -238,6 +238,7 @@ def test_a_seed_is_a_start() -> None:
     assert not same(weights_of(one.EG), weights_of(other.EG))
 
 
+@pytest.mark.slow
 def test_one_face_is_learnt(dataset: Dataset, content: losses.ContentLoss) -> None:
     # The paper's output, which starts grey.
     network = replace(NETWORK, output="rgb", output_size=32, crop=None)
@@ -283,6 +284,7 @@ def test_a_run_that_was_stopped_is_the_run_that_would_have_been(dataset: Dataset
     pd.testing.assert_frame_equal(one, two)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_continues_at_its_last_save(dataset: Dataset, whole: Path, tmp_path: Path) -> None:
     def die(status: Status) -> None:
         if status.step == 7:

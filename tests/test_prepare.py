@@ -262,6 +262,7 @@ def test_output_that_cannot_be_written_says_so(videos: Path, tmp_path: Path) -> 
             run(videos, tmp_path / "locked" / "out")
 
 
+@pytest.mark.slow
 def test_an_8k_video_fits(tmp_path: Path, landmarker: Landmarker) -> None:
     """7680 x 4320, with a head of 2000 pixels in it."""
     portrait = torch.nn.functional.interpolate(portraits()[0][None].float(), size=(2600, 2600), mode="bilinear")
@@ -279,6 +280,7 @@ def test_an_8k_video_fits(tmp_path: Path, landmarker: Landmarker) -> None:
     assert (alone.points - landmarks.points).norm(dim=2).mean() < 4
 
 
+@pytest.mark.slow
 def test_mtcnn_finds_the_same_heads(tmp_path: Path) -> None:
     save(tmp_path / "in" / "collins.mp4", film(0))
     report = run(tmp_path / "in", tmp_path / "out", PrepareSettings(min_frames=12, detector="mtcnn"), workers=1)
@@ -375,6 +377,7 @@ def processes_of(session: int) -> list[int]:
     return living
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_reported_and_the_command_continues(work: Path, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start(work, out, "--workers", "1")
@@ -397,6 +400,7 @@ def holds_a_model(pid: int) -> bool:
     return b"forkserver" in command_line and b"forkserver" in Path(f"/proc/{parent}/cmdline").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(work: Path, undisturbed: Path, tmp_path: Path) -> None:
     """A limit on file sizes stands for it: the system refuses to write in the same way."""
     out = tmp_path / "out"
@@ -419,6 +423,7 @@ def test_two_commands_do_not_share_a_folder(work: Path, tmp_path: Path) -> None:
         prepare(work, tmp_path / "out", sources_of(work), SETTINGS, workers=1, report=begin_another)
 
 
+@pytest.mark.slow
 def test_a_changed_video_is_prepared_again(tmp_path: Path) -> None:
     """Between a kill and the next run."""
     save(tmp_path / "in" / "a.mp4", film(0))
@@ -480,6 +485,7 @@ def test_wrong_split_is_a_usage_error(tmp_path: Path) -> None:
 # Many machines.
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_dataset(work: Path, undisturbed: Path, tmp_path: Path) -> None:
     if find_spec("ray") is None:
         pytest.skip("the Ray engine was NOT tested: install theval[ray]")

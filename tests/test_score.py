@@ -132,6 +132,7 @@ def test_fakes_are_marked_as_synthetic(run: Path) -> None:
     assert "Synthetic" not in str(read_metadata(run / "clips" / "real" / "head0000.mkv"))
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_numbers(run: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "again"
     chosen = ("--data", data, "--generator", "copy", "--shots", "1,8", "--metrics", "ssim,fd_efflite0")
@@ -194,6 +195,7 @@ def test_fakes_are_reported_with_the_checkpoint_that_made_them(
         score(*fixed, "--out", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues(data: Path, tmp_path: Path) -> None:
     chosen = ("--data", data, "--generator", "copy", "--shots", "1")
     fixed = (*chosen, "--metrics", "ssim,fd_efflite0", "--workers", "1", "--out")

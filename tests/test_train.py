@@ -145,6 +145,7 @@ def test_a_signal_saves_and_ends(dataset: Dataset, tiny: Path, tmp_path: Path) -
     assert made.stdout.startswith("step ")
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_steps_of_one(dataset: Dataset, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
     arguments = ["--data", dataset.path, "--config", str(tiny), "--device", "cpu", "--steps", "3"]
     command_line = [

@@ -424,9 +424,16 @@ def _locked(name: Path) -> Iterator[BufferedRandom]:
         with name.open("a+b") as part:
             fcntl.flock(part, fcntl.LOCK_EX)  # of a process that was killed, the kernel lets go
             # A process that held the lock until now has finished, and the name is gone or another file's.
-            if name.exists() and os.path.samestat(os.fstat(part.fileno()), name.stat()):
+            if _is_called(part, name):
                 yield part
                 return
+
+
+def _is_called(part: BufferedRandom, name: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(part.fileno()), name.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _copy(source: Path, part: BufferedRandom, report: Report) -> None:
