@@ -47,7 +47,6 @@ class Trained(Protocol):
     calibration: Any  # a and b of Platt's map
     operating_points: Mapping[float, Any]  # by rate: from which mean logit on a clip is called fake
     generators: Sequence[str]  # whose fakes it was trained on
-    size: int  # pixels a side of the clips that it learnt from
 
     def knows(self, identity: str) -> bool:
         """Whether it was trained or validated on this person."""
@@ -71,7 +70,7 @@ class Judge:
 
     def shown_at(self, size: int) -> int:
         """The size by way of which clips of this one are brought to it: not a finer one than it learnt from."""
-        return min(size, self.detector.size) if isinstance(self.detector, Trained) else size
+        return min(size, getattr(self.detector, "size", size))
 
     def forgotten(self) -> "Judge":
         """Without the detector, which may be large, once it has been asked."""
@@ -192,7 +191,8 @@ def plan_trainings(
         name = f"without {generator}"
         if set(protocols) & {"P2", "P3", "k-shot"}:  # of k-shot it is the one that knows none
             asked = [item for item in late if item.generator in ("", generator)]
-            new = test if set(protocols) & {"P3", "k-shot"} else ()
+            known_none = [item for item in test if item.generator in ("", generator)]
+            new = test if "P3" in protocols else known_none if "k-shot" in protocols else ()
             trainings.append(Training(name, generator, None, None, learn.without([generator]), (*new, *asked)))
         if "k-shot" in protocols:
             asked = [item for item in test if item.generator in ("", generator)]

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,7 +105,7 @@ def _show(
     place = int(np.argmin(np.where(np.isfinite(far), far, np.inf)))
     first = place - place % judge.window  # runs follow one another
     numbers = [int(number) for number in own["frame"].iloc[first : first + judge.window]]
-    heads = evidence.read(item, numbers).frames
+    heads = replace(evidence, size=judge.shown_at(evidence.size)).read(item, numbers).frames
 
     def score(frames: Tensor) -> Tensor:
         return torch.from_numpy(score_clip(detector, Clip(item.id, frames, item.fps)).logits)

@@ -21,6 +21,7 @@ from detectors.exam import BLENDED
 from detectors.recipe import Recipe
 from detectors.samples import READERS, Tell, long_enough, planes, read_windows, spread_windows
 from detectors.sbi import self_blend
+from thead_eval import __version__
 from thead_eval.evidence import SIDE, Evidence, Item
 from thead_eval.pictures import Picture
 from thead_eval.tensors import read_tensors, write_tensors
@@ -73,7 +74,8 @@ def measure(
     items = long_enough(evidence, kind.window, kind.stride)
     folder.mkdir(parents=True, exist_ok=True)
     seed = recipe.train.seed
-    how = [recipe.detector, _digest_weights(kind), evidence.size, count, changes and asdict(changes), blends, seed]
+    how = [__version__, recipe.detector, dict(recipe.network), _digest_weights(kind), evidence.size, count]
+    how += [changes and asdict(changes), blends, seed]
 
     def measure_once(item: Item) -> dict[str, Tensor]:
         path = folder / f"{_digest(how, asdict(replace(item, path='')))}.safetensors"
@@ -141,7 +143,7 @@ def _digest_weights(network: nn.Module) -> str:
     """An ensemble measures by its members."""
     digest = hashlib.sha256()
     for tensor in network.state_dict().values():
-        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

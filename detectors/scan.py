@@ -91,8 +91,8 @@ class Scanner:
             "detector": self.note.name,
             "detector_sha256": self.note.sha256,
             "fpr": point and point.rate,
-            "fake_from": point and round(self.calibrate(point.fake), 6),
-            "real_below": point and round(self.calibrate(point.real), 6),
+            "fake_from": point and round(self.calibrate(max(point.fake, point.real)), 6),
+            "real_below": point and round(self.calibrate(min(point.fake, point.real)), 6),
         }
 
     def probability(self, score: Interval) -> Interval:
@@ -188,7 +188,9 @@ def find_media(paths: Sequence[Path]) -> list[Path]:
             found += inside
         elif path.exists():
             found.append(path)
-        elif fitting := sorted(Path(name) for name in glob(str(path), recursive=True) if Path(name).is_file()):
+        elif fitting := sorted(
+            Path(name) for name in glob(str(path), recursive=True) if Path(name).suffix.lower() in SUFFIXES
+        ):
             found += fitting  # where the shell has left it as it is
         else:
             raise ConfigError(f"there is no file or folder '{path}'; check the path")

@@ -463,7 +463,7 @@ def train(
                 if state.step <= 5 * meta.log_every or state.step - meta.joined in range(5 * meta.log_every):
                     say(f"step {state.step}: {_shares(means)}")
                     for line in _warn_of_shares(means):
-                        say(line)
+                        say(f"step {state.step}: {line}")
                 sums, counted = {}, 0
             if validate and stop <= 0:
                 values, probes = judge(exam, renderer(state.average, fabric)), probe(state.average, exam, fabric)
@@ -564,7 +564,7 @@ def _shares(means: Mapping[str, float]) -> str:
 
 def _warn_of_shares(means: Mapping[str, float]) -> Iterator[str]:
     """Where one loss drowns the others, as the match loss does in a known repetition of the paper."""
-    own = {name: abs(value) for name, value in means.items() if name.removeprefix("loss/") not in OF_D}
+    own = {name: abs(value) for name, value in means.items() if value and name.removeprefix("loss/") not in OF_D}
     total = sum(own.values())
     for name, value in own.items():
         if len(own) > 1 and value > DROWNS * (total - value):

@@ -415,22 +415,24 @@ def figures(curves: Sequence[Curve]) -> list[Figure]:
 
 def robustness_figures(rows: Sequence[Measurement]) -> list[Figure]:
     """AUC over the levels of each perturbation, a line a detector; level 0 is the clip as it is."""
-    own = [m for m in rows if m.metric == "auc" and m.labels["unit"] == "clip" and m.labels["generator"] == ALL]
-    own = [m for m in own if m.value is not None and not m.labels.keys() & {"shots", "reals", "known_fakes"}]
-    plain = {(_name(m), m.labels["protocol"]): m.value for m in own if "perturbation" not in m.labels}
-    lines: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    own = [m for m in rows if m.metric == "auc" and m.labels["unit"] == "clip" and m.value is not None]
+    own = [m for m in own if not m.labels.keys() & {"shots", "reals", "known_fakes"}]
+    together = {(_name(m), m.labels["protocol"]) for m in own if m.labels["generator"] == ALL}
+    own = [m for m in own if m.labels["generator"] == ALL or (_name(m), m.labels["protocol"]) not in together]
+    plain = {(_name(m), m.labels["protocol"], _kind(m)): m.value for m in own if "perturbation" not in m.labels}
+    lines: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {}
     for m in own:
         if "perturbation" in m.labels:
             assert m.value is not None
-            of = lines.setdefault((m.labels["protocol"], m.labels["perturbation"]), {})
+            of = lines.setdefault((m.labels["protocol"], _kind(m), m.labels["perturbation"]), {})
             of.setdefault(_name(m), {})[int(m.labels["level"])] = m.value
     made = []
-    for (protocol, perturbation), detectors in lines.items():
+    for (protocol, kind, perturbation), detectors in lines.items():
         for name, values in detectors.items():
-            if (whole := plain.get((name, protocol))) is not None:
+            if (whole := plain.get((name, protocol, kind))) is not None:
                 values[0] = whole
         legend = tuple((f"c{index % COLOURS}", name) for index, name in enumerate(detectors))
-        title = f"Robustness: {protocol}, {perturbation.replace('_', ' ')}"
+        title = f"Robustness: {protocol}, {kind}, {perturbation.replace('_', ' ')}"
         made.append(Figure(title, "AUC of clips over the level; 0 is as they are", _robust(detectors), legend))
     return made
 

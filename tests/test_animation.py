@@ -12,6 +12,7 @@ from tests.test_fewshot import write_checkpoint
 from thead_eval.synthetic import head_clip
 
 
+@pytest.mark.slow
 def test_a_quick_run_has_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THEVAL_CHECKPOINT", str(write_checkpoint(tmp_path / "tiny.safetensors")))
     result = CliRunner().invoke(command, ["--quick", "--no-learning", "--json", str(tmp_path / "rows.json")])

@@ -259,6 +259,7 @@ def called(*arguments: object) -> Result:
     return CliRunner().invoke(theval, ["detect", "eval", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_a_trained_detector_is_asked_about_whom_it_has_not_seen(folder: Path, trained: Path, tmp_path: Path) -> None:
     told = ("--data", folder / "data", "--fakes", folder / "made", "--frames", 4)
     out = tmp_path / "run"

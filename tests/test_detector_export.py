@@ -67,6 +67,7 @@ def test_the_file_says_how_to_use_it(detector: TrainedDetector, file: Path) -> N
     assert about["calibration"] == {"a": 2.0, "b": 0.5}
 
 
+@pytest.mark.slow
 def test_a_detector_of_neighbouring_frames_takes_that_many(tmp_path: Path) -> None:
     torch.manual_seed(0)
     calibration = Calibration(2.0, 0.5, np.array([[2.0, 0.5]]))

@@ -387,6 +387,8 @@ def test_real_clips_with_landmarks_are_measured_blended(evidence: Evidence, tmp_
 
 def test_another_ensemble_measures_anew(evidence: Evidence, tmp_path: Path) -> None:
     first, second = Counting(), Counting()
+    for kind in (first, second):
+        kind.norm = torch.nn.BatchNorm2d(2)  # counts its batches in a tensor without dimensions
     measured(evidence.of("val"), tmp_path, first)
     second.rule.get_buffer("bias").fill_(1)  # as of members that were trained otherwise
     measured(evidence.of("val"), tmp_path, second)

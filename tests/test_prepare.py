@@ -202,6 +202,7 @@ def test_a_head_crop_keeps_its_pixels(videos: Path, dataset: Dataset) -> None:
     assert (clip.frames[0].float() - film(0)[3].float()).abs().mean() < 4  # H.264 and JPEG
 
 
+@pytest.mark.slow
 def test_result_does_not_depend_on_the_number_of_workers(videos: Path, prepared: Path, tmp_path: Path) -> None:
     run(videos, tmp_path / "one", workers=1)
     assert content(tmp_path / "one") == content(prepared)

@@ -451,6 +451,7 @@ def test_a_detector_that_learnt_less_is_caught_and_reruns_pass(tmp_path: Path) -
     assert "auc" in {found.metric for found in judge(baseline, record, asked(0.1, 1.0)).failing}
 
 
+@pytest.mark.slow
 def test_jpeg_on_the_fakes_is_caught_and_another_machine_is_not(tmp_path: Path) -> None:
     """Fakes of eight heads through `theval score`: again with other seed and threads, through a JPEG, and one gone."""
     for index in range(8):

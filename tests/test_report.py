@@ -511,6 +511,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     assert Elements(page).of("script") == [{}]
 
 
+@pytest.mark.slow
 def test_folders_without_shots(tmp_path: Path) -> None:
     rows = measurements_of(PEOPLE, generators=["deepfakes"], shots=[None])
     page = render(tmp_path / "run", rows, record_of(dataset={"fakes": "fakes", "reals": "reals"}))

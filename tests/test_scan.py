@@ -136,6 +136,7 @@ def test_a_bright_face_is_fake_and_a_dark_one_real(folder: Path) -> None:
     assert scan(folder / "dark.mp4") == dark
 
 
+@pytest.mark.slow
 def test_of_frames_that_are_judged_together_the_first_that_is_shown_has_a_map(folder: Path) -> None:
     (track,) = scan(folder / "bright.mp4", scanner(Brightness(), window=16), explain=True).tracks
     assert track.shown[0].heat and not any(shown.heat for shown in track.shown[1:])

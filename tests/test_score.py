@@ -144,6 +144,7 @@ def test_the_same_command_gives_the_same_numbers(run: Path, data: Path, tmp_path
         assert row["low"] == pytest.approx(first[key]["low"], rel=1e-4), key
 
 
+@pytest.mark.slow
 def test_a_run_is_judged_again_without_its_dataset(data: Path, tmp_path: Path) -> None:
     moved, out = tmp_path / "moved", tmp_path / "run"
     make_dataset(moved, identities=2, frames=60, size=64)
@@ -217,6 +218,7 @@ def test_a_killed_run_continues(data: Path, tmp_path: Path) -> None:
         assert path.parent.name == "landmarks" or path.stat().st_mtime_ns == written, f"{path} was computed again"
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_loses_nothing(data: Path, tmp_path: Path) -> None:
     fixed = ("--data", data, "--shots", "1", "--generator", "copy", "--metrics", "l1", "--out", tmp_path / "run")
 

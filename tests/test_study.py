@@ -341,6 +341,7 @@ def test_replies_tell_nothing_of_the_answer(study: Path) -> None:
     assert choices(study) == [[2]]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_loses_no_answer_that_it_confirmed(study: Path) -> None:
     confirmed: list[list[int]] = [[], []]
 

@@ -260,6 +260,7 @@ def detect_train(*arguments: str) -> Any:
     return json.loads(ran.stdout)
 
 
+@pytest.mark.slow
 def test_a_spectrum_and_an_ensemble_by_the_command(fakes: str, tmp_path: Path) -> None:
     config = tmp_path / "few.toml"
     config.write_text("[train]\nframes = 3\nvalidation_frames = 2\n")

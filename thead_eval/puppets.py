@@ -146,7 +146,9 @@ def animate_photos(
     )
     add_rows(config.out.parent, [row])
     if config.preview:
-        shown = replace(row, file=config.preview.name, sha256=sha256_of(config.preview), frames=len(preview.frames))
+        shown = replace(
+            row, file=config.preview.name, sha256=sha256_of(config.preview), frames=preview.shown, fps=preview.fps
+        )
         add_rows(config.preview.parent, [shown])
     return Made(
         file=str(config.out),
@@ -307,6 +309,16 @@ class Preview:
         else:
             self.seconds = 0.0
             self.wanted = {round(n * (total - 1) / (STRIP - 1)) for n in range(STRIP)} if path else set()
+
+    @property
+    def fps(self) -> float:
+        """Of the file; 0 of a strip, which is one picture."""
+        return round(1 / self.seconds, 3) if self.seconds else 0.0
+
+    @property
+    def shown(self) -> int:
+        """Frames of the file."""
+        return len(self.frames) if self.seconds else 1
 
     def see(self, number: int, frame: Tensor) -> None:
         """The frame of that number."""

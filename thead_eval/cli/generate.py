@@ -179,10 +179,12 @@ def command(
 
 
 def _default_generator(one_photo: bool) -> str:
-    """Of one photo fine-tuning learns next to nothing (docs/training.md), and takes half a minute."""
+    """Of one photo the bundled network learns next to nothing by fine-tuning (its card), and takes half a minute."""
     from generator.fewshot import BUNDLED
 
-    if BUNDLED.is_file() or os.environ.get("THEVAL_CHECKPOINT"):
+    if os.environ.get("THEVAL_CHECKPOINT"):
+        return "fewshot"
+    if BUNDLED.is_file():
         return "fewshot_ff" if one_photo else "fewshot"
     click.echo(
         "No checkpoint of 'fewshot' comes with this version: 'warp' bends the photo instead. Make one with "
