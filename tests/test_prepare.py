@@ -340,6 +340,7 @@ def wait_for_parts(out: Path, count: int) -> dict[Path, int]:
     raise AssertionError(f"no {count} parts in '{out}' after two minutes")
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_dataset(work: Path, undisturbed: Path, tmp_path: Path) -> None:
     """kill -9 to the command alone: its workers end by themselves, and no finished part is made again."""
     out = tmp_path / "out"
