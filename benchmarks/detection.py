@@ -119,7 +119,7 @@ def judge_as_given(detectors: Mapping[str, Detector], evidence: Evidence, split:
         _check(items, f"'{key}' could be asked about")
         judges.append(Judge(_model(key, detector), detector, _seen_by(trained), tuple(items)))
     learnt_from = evidence.of("train").judged().items
-    if {item.label for item in learnt_from} == {"real", "fake"}:
+    if _teach(learnt_from):
         people = {item.identity for item in learnt_from}
         generators = {item.generator for item in learnt_from}
         others = {item.id: item for judge in judges for item in judge.items if item.identity not in people}
@@ -127,6 +127,11 @@ def judge_as_given(detectors: Mapping[str, Detector], evidence: Evidence, split:
         seen: Callable[[Item], Seen] = lambda item: (False, item.generator in generators)  # noqa: E731  # beside its use
         judges.append(Judge(model, None, seen, tuple(others.values()), learnt_from))
     return judges
+
+
+def _teach(items: Sequence[Item]) -> bool:
+    """Whether the detector that sees no picture can learn from them."""
+    return {item.label for item in items} == {"real", "fake"}
 
 
 def _is_asked(item: Item, split: Split | None, trained: Trained | None) -> bool:
@@ -189,13 +194,12 @@ def plan_trainings(
         trainings.append(Training("all generators", "", None, None, learn, tuple(test)))
     for generator in evidence.generators:
         name = f"without {generator}"
+        own_test = [item for item in test if item.generator in ("", generator)]
         if set(protocols) & {"P2", "P3", "k-shot"}:  # of k-shot it is the one that knows none
             asked = [item for item in late if item.generator in ("", generator)]
-            known_none = [item for item in test if item.generator in ("", generator)]
-            new = test if "P3" in protocols else known_none if "k-shot" in protocols else ()
+            new = test if "P3" in protocols else own_test if "k-shot" in protocols else ()
             trainings.append(Training(name, generator, None, None, learn.without([generator]), (*new, *asked)))
         if "k-shot" in protocols:
-            asked = [item for item in test if item.generator in ("", generator)]
             fakes = [item for item in learnt if item.generator == generator and item.split == "train"]
             for count in known_fakes:
                 if count > len(fakes):
@@ -206,7 +210,7 @@ def plan_trainings(
                     chosen = np.random.default_rng([seed, draw]).permutation(len(fakes))[:count]
                     some = [fakes[index] for index in sorted(chosen)]
                     seen = Evidence((*learn.without([generator]).items, *some), evidence.size)
-                    trainings.append(Training(name, generator, count, draw, seen, tuple(asked)))
+                    trainings.append(Training(name, generator, count, draw, seen, tuple(own_test)))
     return trainings
 
 
@@ -232,7 +236,7 @@ def judge_trainings(
             yield Judge(_model(f"{kind}, {place}", detector, training), detector, training.seen, training.judged)
             done += 1
         learnt_from = training.learn.of("train").judged().items
-        if {item.label for item in learnt_from} == {"real", "fake"}:
+        if _teach(learnt_from):
             model = Model(key=f"metadata, {place}", detector="metadata", **training.labels)
             yield Judge(model, None, training.seen, training.judged, learnt_from)
     progress("trainings", total, total)

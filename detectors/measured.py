@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from detectors.augment import Augmentation, change, draw_change
 from detectors.exam import BLENDED
 from detectors.recipe import Recipe
-from detectors.samples import READERS, Tell, long_enough, planes, read_windows, spread_windows
+from detectors.samples import READERS, long_enough, planes, read_windows, spread_windows
 from detectors.sbi import self_blend
 from thead_eval import __version__
 from thead_eval.evidence import SIDE, Evidence, Item
 from thead_eval.pictures import Picture
 from thead_eval.tensors import read_tensors, write_tensors
+from thead_eval.types import Tell
 
 Numbers = NDArray[np.float64]  # [N, D] a window each; NaN in the rows that could not be measured
 

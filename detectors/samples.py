@@ -5,7 +5,7 @@ two processes with half a batch each see what one sees with the whole.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,12 +23,10 @@ from thead_eval.errors import DatasetError
 from thead_eval.evidence import SIDE, Evidence, Item, spread
 from thead_eval.pictures import Picture
 from thead_eval.results import write_json
-from thead_eval.types import NUM_POINTS
+from thead_eval.types import NUM_POINTS, Tell
 
 SAME_PERSON = 0.5  # of the real samples show whom the fake beside them shows: who it is tells nothing
 READERS = 2  # threads that read clips
-
-Tell = Callable[[int, int], None]  # clips read, of how many
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def conditions_of(record: RunRecord) -> Conditions:
     )
 
 
-def checkpoints_of(record: RunRecord) -> dict[str, str]:
+def recorded_checkpoints(record: RunRecord) -> dict[str, str]:
     """Generator to the sha256 of its weights, where the run says so. They are what is judged."""
     return dict(record.config.get("checkpoints", {}))
 
@@ -163,7 +163,7 @@ def make_baseline(runs: Sequence[tuple[RunRecord, Sequence[Measurement]]]) -> Ba
     origin = Origin(
         **{name: getattr(record, name) for name in ("commit", "dirty", "started", "python", "packages", "device")},
         seeds=[each.seed for each in records],
-        checkpoints=dict(sorted(set.intersection(*(set(checkpoints_of(each).items()) for each in records)))),
+        checkpoints=dict(sorted(set.intersection(*(set(recorded_checkpoints(each).items()) for each in records)))),
     )
     return Baseline(conditions, origin, numbers)
 

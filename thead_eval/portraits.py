@@ -16,8 +16,6 @@ from thead_eval.backends import (
     CONFIDENT,
     Boxes,
     FivePoints,
-    PictureDetector,
-    PictureLandmarker,
     load_five_points,
     load_picture_detector,
     load_picture_landmarker,
@@ -92,12 +90,12 @@ def find_faces(photo: Tensor) -> list[Face]:
     searched = picture
     if shrink > 1:
         searched = cv2.resize(picture, (round(width / shrink), round(height / shrink)), interpolation=cv2.INTER_AREA)
-    boxes, apart = _join(_detector()([searched])[0], _five_points()([searched])[0])
+    boxes, apart = _join(load_picture_detector("dlib", doubtful=True)([searched])[0], _five_points()([searched])[0])
     if not len(boxes):
         return []
     across, down = width / searched.shape[1], height / searched.shape[0]
     boxes = (boxes * np.array([across, down, across, down])).astype(np.float32)
-    points = torch.from_numpy(_landmarker()([picture] * len(boxes), boxes))
+    points = torch.from_numpy(load_picture_landmarker("dlib")([picture] * len(boxes), boxes))
     faces = [Face(tuple(box), own, eyes) for box, own, eyes in zip(boxes.tolist(), points, apart, strict=True)]
     return sorted(faces, key=lambda face: face.box[0])
 
@@ -201,15 +199,5 @@ def draw_faces(portrait_faces: Sequence[Face], photo: Tensor, portrait: Portrait
 
 
 @cache
-def _detector() -> PictureDetector:
-    return load_picture_detector("dlib", doubtful=True)
-
-
-@cache
 def _five_points() -> Callable[[Sequence[Picture]], list[FivePoints]]:
     return load_five_points(CONFIDENT["mtcnn"])
-
-
-@cache
-def _landmarker() -> PictureLandmarker:
-    return load_picture_landmarker("dlib")

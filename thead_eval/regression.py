@@ -18,11 +18,11 @@ from thead_eval.baseline import (
     BaselineNumber,
     Part,
     as_kept,
-    checkpoints_of,
     conditions_of,
     differing,
     is_compared,
     key,
+    recorded_checkpoints,
 )
 from thead_eval.differences import difference, gain
 from thead_eval.errors import ConfigError
@@ -289,7 +289,7 @@ def _also(baseline: Baseline, record: RunRecord) -> Iterator[str]:
     origin = baseline.origin
     if record.seed not in origin.seeds:
         yield f"seed {', '.join(map(str, origin.seeds))} → {record.seed}"
-    now = checkpoints_of(record)
+    now = recorded_checkpoints(record)
     for name in sorted(origin.checkpoints.keys() & now.keys()):
         if origin.checkpoints[name] != now[name]:
             yield f"checkpoint of {name} {origin.checkpoints[name][:12]} → {now[name][:12]}"

@@ -108,7 +108,7 @@ class Talker(Protocol):
         ...
 
 
-Tell = Callable[[int, int], None]  # steps made, of how many at most
+Tell = Callable[[int, int], None]  # what is done, of how many at most
 
 
 class FewShotGenerator(Protocol):
