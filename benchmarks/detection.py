@@ -4,7 +4,7 @@ P1   people it has not seen, generators that it has       P3   neither
 P2   people it has seen, a generator that it has not      k-shot   P3, but for k fakes of the generator
 
 A protocol's training sees the training people; for each generator there is one that does not see its fakes. Judged on
-the fakes of every generator, these trainings make the leave-one-generator-out matrix.
+the fakes of every generator, these trainings make the leave-one-generator-out matrix. With folds, everyone is judged.
 """
 
 import hashlib
@@ -31,6 +31,7 @@ PROTOCOLS = ("P1", "P2", "P3", "k-shot")
 EARLY = 1 / 2  # of each clip of the training people, which P2 lets a detector learn from
 LATE = 3 / 8  # of it, at its end, on which P2 judges; between the two is a gap, as neighbours are near copies
 SHORTEST = 16  # frames of a clip that is cut in two
+FOLDED = {"P1", "P3"}  # protocols in which a clip is judged by one fold's training alone
 KNOWN_FAKES = (1, 8, 32)  # of the generator that was held out; 0 is P3
 DRAWS = 5  # choices of these
 
@@ -87,11 +88,24 @@ class Training:
     draw: int | None
     learn: Evidence  # the splits train, and val to choose and calibrate by
     judged: tuple[Item, ...]
+    fold: int | None = None  # whose people are judged; None where the evidence says who they are
 
     @property
     def labels(self) -> dict[str, Any]:  # Any: of a model
         """What a model says of its training."""
-        return {"training": self.name, "held_out": self.held_out, "known_fakes": self.known_fakes, "draw": self.draw}
+        return {
+            "training": self.name,
+            "held_out": self.held_out,
+            "known_fakes": self.known_fakes,
+            "draw": self.draw,
+            "fold": self.fold,
+        }
+
+    @property
+    def place(self) -> str:
+        """What tells it from the others."""
+        fold = None if self.fold is None else f"fold {self.fold}"
+        return "-".join(str(part) for part in (self.name, self.known_fakes, self.draw, fold) if part is not None)
 
     def seen(self, item: Item) -> Seen:
         """Whether its person and its generator were there to be learnt."""
@@ -214,6 +228,46 @@ def plan_trainings(
     return trainings
 
 
+def plan_folds(evidence: Evidence, protocols: Sequence[str], folds: int, seed: int) -> list[Training]:
+    """The trainings of these protocols for each fold of the people: its own are judged, the next one's are to validate
+    on, and the others are learnt from, whatever split the evidence has them in.
+
+    Few people make a rate of one false alarm in a hundred hard to measure, when only a seventh of them is judged.
+
+    Raises:
+        ConfigError: as `plan_trainings`, or a protocol would judge a clip more than once, or a fold is empty.
+    """
+    if set(protocols) - FOLDED:
+        raise ConfigError(
+            f"--folds is for {' and '.join(sorted(FOLDED))}, in which each clip is judged once; leave out the others"
+        )
+    group = _groups(evidence)
+    names = sorted(set(group.values()), key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).hexdigest())
+    if not 3 <= folds <= len(names):
+        raise ConfigError(
+            f"{folds} folds of {len(names)} people cannot be made; choose 3 or more, and not more than people"
+        )
+    fold_of = {name: n % folds for n, name in enumerate(names)}
+    trainings = []
+    for fold in range(folds):
+        split: dict[int, Split] = {fold: "test", (fold + 1) % folds: "val"}
+        items = (replace(item, split=split.get(fold_of[group[item.identity]], "train")) for item in evidence.items)
+        own = plan_trainings(Evidence(tuple(items), evidence.size), protocols, seed)
+        trainings += [replace(training, fold=fold) for training in own]
+    return trainings
+
+
+def _groups(evidence: Evidence) -> dict[str, str]:
+    """By person, a name for all with whom they share a recording, directly or by others: these stay in one fold."""
+    group = {item.identity: item.identity for item in evidence.items}
+    first: dict[str, str] = {}
+    for item in evidence.items:
+        one, other = group[item.identity], group[first.setdefault(item.source, item.identity)]
+        if one != other:
+            group = {person: one if name == other else name for person, name in group.items()}
+    return group
+
+
 def _early(item: Item) -> Item:
     return item.part(0, int(EARLY * item.frames)) if item.frames >= SHORTEST else item
 
@@ -229,15 +283,15 @@ def judge_trainings(
     """Train each kind of detector as each training says, or read it where it was; one at a time, as they are large."""
     total, done = len(trainings) * len(kinds), 0
     for training in trainings:
-        place = "-".join(str(part) for part in (training.name, training.known_fakes, training.draw) if part is not None)
         for kind in kinds:
             progress("trainings", done, total)
-            detector = fit(kind, training.learn, folder / file_name(kind) / file_name(place), seed)
-            yield Judge(_model(f"{kind}, {place}", detector, training), detector, training.seen, training.judged)
+            detector = fit(kind, training.learn, folder / file_name(kind) / file_name(training.place), seed)
+            model = _model(f"{kind}, {training.place}", detector, training)
+            yield Judge(model, detector, training.seen, training.judged)
             done += 1
         learnt_from = training.learn.of("train").judged().items
         if _teach(learnt_from):
-            model = Model(key=f"metadata, {place}", detector="metadata", **training.labels)
+            model = Model(key=f"metadata, {training.place}", detector="metadata", **training.labels)
             yield Judge(model, None, training.seen, training.judged, learnt_from)
     progress("trainings", total, total)
 

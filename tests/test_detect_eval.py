@@ -17,6 +17,7 @@ from benchmarks.detection import (
     gather,
     judge_as_given,
     judge_trainings,
+    plan_folds,
     plan_trainings,
     sample_runs,
     score,
@@ -238,6 +239,40 @@ def test_protocols_end_in_their_numbers(evidence: Evidence, tmp_path: Path) -> N
     assert json.loads(json.dumps(found["P2", "warp", "warp"].labels))["training"] == "without warp"
 
 
+def test_in_folds_everyone_is_judged_once_by_a_stranger(evidence: Evidence, tmp_path: Path) -> None:
+    trainings = plan_folds(evidence, ("P1", "P3"), 3, 0)
+    assert len(trainings) == 3 * (1 + 2) and len({training.place for training in trainings}) == len(trainings)
+    for training in trainings:
+        people = {item.identity for item in training.judged}
+        assert people and not people & {item.identity for item in training.learn.items}
+        assert {"train", "val"} == {item.split for item in training.learn.items}
+    everyone = [item.id for training in trainings if not training.held_out for item in training.judged]
+    whole = Evidence(tuple(item for item in evidence.items), evidence.size).judged().items
+    assert sorted(everyone) == sorted(item.id for item in whole)
+    # A recording of two people keeps them together.
+    first, second = evidence.items[0].identity, evidence.items[-1].identity
+    shared = [replace(item, source="one") if item.identity in (first, second) else item for item in evidence.items]
+    for training in plan_folds(Evidence(tuple(shared), evidence.size), ("P1",), 3, 0):
+        people = {item.identity for item in training.judged}
+        assert (first in people) == (second in people)
+    judges = judge_trainings(trainings, ("sharp",), lambda *_: Sharpness(name="sharp"), tmp_path, 0, quiet)
+    rows = judged(tmp_path, evidence, list(judges))
+    (p1,) = (
+        m
+        for m in rows
+        if m.metric == "auc" and m.labels["detector"] == "sharp" and m.labels["unit"] == "clip"
+        if m.labels["protocol"] == "P1" and m.labels["generator"] == "all" and not m.labels.get("held_out")
+    )
+    assert p1.n_real + p1.n_fake == len(whole)
+
+
+def test_folds_that_cannot_be_made_are_refused(evidence: Evidence) -> None:
+    with pytest.raises(ConfigError, match="--folds is for P1 and P3"):
+        plan_folds(evidence, ("P1", "P2"), 3, 0)
+    with pytest.raises(ConfigError, match="99 folds of 8 people cannot be made"):
+        plan_folds(evidence, ("P1",), 99, 0)
+
+
 # The command.
 
 
@@ -316,6 +351,7 @@ def test_what_is_fitted_at_once_is_fitted_once(folder: Path, tmp_path: Path) -> 
         (("--fakes", ".", "--scores", "x"), "name one of the two"),
         (("--fakes", ".", "--detector", "x", "--perturb", "rain"), "no perturbation is named 'rain'"),
         (("--fakes", ".", "--detector", "x", "--config", "x"), "--config is for the trainings"),
+        (("--fakes", ".", "--detector", "x", "--folds", "3"), "--folds is for the trainings"),
     ],
 )
 def test_what_cannot_be_asked_is_told(

@@ -251,6 +251,25 @@ def test_draws_of_one_training_are_meaned(tmp_path: Path) -> None:
     assert auc.value == pytest.approx(0.5) and auc.labels["known_fakes"] == "1"
 
 
+def test_folds_are_laid_side_by_side_by_their_calibrations(tmp_path: Path) -> None:
+    """Of one fold the logits are ten times as large, and its calibration says so."""
+    models = [
+        Model(key="d0", detector="d", training="all", fold=0, scale=1.0, shift=0.0, thresholds={"5": 0.5}),
+        Model(key="d1", detector="d", training="all", fold=1, scale=0.1, shift=-1.0, thresholds={"5": 15.0}),
+    ]
+    tables = []
+    for model, logits in zip(models, ((0.0, 1.0), (10.0, 20.0)), strict=True):
+        for number in range(3):
+            for generator, value in zip(("", "g"), logits, strict=True):
+                clip = item(f"{model.key}{number}{generator}", generator, f"{model.key}p{number}")
+                said = FrameScores(np.full(FRAMES, value, np.float32), "scored", None)
+                tables.append(score_rows(model, clip, "", (False, True), range(FRAMES), said))
+    write_scores(tmp_path / "scores.parquet", tables, models)
+    found = measured(read_scores(tmp_path / "scores.parquet"), training="all")
+    assert found["auc"].value == 1 and found["auc"].n_real == found["auc"].n_fake == 6
+    assert found["fakes_flagged_at_5"].value == 1 and found["reals_flagged_at_5"].value == 0
+
+
 def test_a_table_that_cannot_be_trusted_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "scores.parquet"
     with pytest.raises(RunError, match="does not exist"):

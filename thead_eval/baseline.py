@@ -24,7 +24,7 @@ Part = Literal["data", "settings", "weights"]
 # What a run was asked, beside its metrics. Seeds may differ: they are part of what a number can be trusted for.
 SCORE_SETTINGS = tuple("split shots identities min_frames cross_clip".split())
 DATASET_SETTINGS = tuple("size jpeg_quality detector landmarks".split())  # how the frames were made
-DETECTION_SETTINGS = tuple("split frames protocols known_fakes draws".split())
+DETECTION_SETTINGS = tuple("split frames protocols folds known_fakes draws".split())
 
 
 class Conditions(BaseModel):

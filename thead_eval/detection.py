@@ -72,10 +72,16 @@ class Model(BaseModel):
     held_out: str = ""  # the generator that this training did not see
     known_fakes: int | None = None  # of that generator, which it saw after all
     draw: int | None = None  # which of several choices of these
+    fold: int | None = None  # the people that this training was asked about, where each of several has its own
     scale: float = 1.0  # Platt: p = sigmoid(scale * mean logit + shift)
     shift: float = 0.0
     thresholds: dict[str, float] = {}  # mean logits, by the percent of validation reals that reach them at most
     aggregation: Literal["mean logit"] = "mean logit"
+
+    @property
+    def line(self) -> tuple[float, float]:
+        """Scale and shift that make its logits comparable with those of the other folds: of a lone model, none."""
+        return (1.0, 0.0) if self.fold is None else (self.scale, self.shift)
 
 
 @runtime_checkable
@@ -253,7 +259,14 @@ def clip_scores(scores: Scores) -> pd.DataFrame:
     for name, by in (("scale", "scale"), ("shift", "shift")):
         clips[name] = clips["model"].map({key: getattr(model, by) for key, model in scores.models.items()})
     clips["p"] = expit(clips["scale"] * clips["logit"] + clips["shift"])
+    clips["logit"] = _comparable(clips, scores)
     return clips.drop(columns=["scale", "shift"])
+
+
+def _comparable(rows: pd.DataFrame, scores: Scores) -> pd.Series:
+    """The logits of rows; of folds, whose detectors have each their own scale, the calibrated ones."""
+    lines = rows["model"].map({key: model.line for key, model in scores.models.items()})
+    return rows["logit"] * lines.str[0].astype(float) + lines.str[1].astype(float)
 
 
 # From scores to measurements.
@@ -270,8 +283,13 @@ class Question:
     """A set of scores, and what it is asked about."""
 
     labels: dict[str, str]
-    model: Model
+    models: tuple[Model, ...]  # more than one: the draws or the folds of a training
     clips: pd.DataFrame  # a row a clip and draw, failed ones too
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the models differ in what was drawn for them to learn from, and judge the same clips."""
+        return self.models[0].draw is not None
 
 
 @dataclass(frozen=True)
@@ -297,7 +315,7 @@ def measure_scores(scores: Scores, seed: int, progress: Callable[[str, int, int]
     for done, question in enumerate(questions):
         progress("numbers", done, len(questions))
         measurements += measure_question(question, "clip", question.clips, seed)
-        if not question.labels.keys() & {"shots", "perturbation"} and question.model.draw is None:
+        if not question.labels.keys() & {"shots", "perturbation"} and not question.drawn:
             measurements += measure_question(question, "frame", frame_scores(scores, question), seed)
     progress("numbers", len(questions), len(questions))
     return measurements
@@ -308,7 +326,7 @@ def ask(scores: Scores, clips: pd.DataFrame) -> Iterator[Question]:
     as_is = clips[clips["perturbation"] == ""].set_index(["model", "item"])["logit"]
     before = pd.MultiIndex.from_frame(clips[["model", "item"]])
     clips = clips.assign(logit_as_is=as_is.reindex(before).to_numpy())
-    trainings: dict[tuple[str, ...], list[Model]] = {}  # draws of one training are one question
+    trainings: dict[tuple[str, ...], list[Model]] = {}  # draws and folds of one training are one question
     for model in scores.models.values():
         trainings.setdefault((model.detector, model.training, str(model.known_fakes)), []).append(model)
     for models in trainings.values():
@@ -321,7 +339,7 @@ def ask(scores: Scores, clips: pd.DataFrame) -> Iterator[Question]:
             for protocol, asked in _by_protocol(rows):
                 labels = {name: value for name, value in (named | strength | {"protocol": protocol}).items() if value}
                 for kind, chosen in _by_kind(asked, detailed=not perturbation):
-                    yield Question(kind | labels, model, chosen)
+                    yield Question(kind | labels, tuple(models), chosen)
 
 
 def _by_protocol(clips: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -361,11 +379,12 @@ def frame_scores(scores: Scores, question: Question) -> pd.DataFrame:
     frames = scores.frames
     chosen = frames[
         (frames["perturbation"] == "")
-        & (frames["model"] == question.model.key)
+        & frames["model"].isin([model.key for model in question.models])
         & frames["item"].isin(question.clips["item"])
     ]
     known = chosen["logit"].notna().astype(int)
-    return chosen.assign(frames=known, failed=1 - known, logit_as_is=chosen["logit"])
+    logits = _comparable(chosen, scores)
+    return chosen.assign(frames=known, failed=1 - known, logit=logits, logit_as_is=logits)
 
 
 def measure_question(
@@ -391,7 +410,7 @@ def measure_question(
     smaller_class = min(scored.loc[fake, "identity"].nunique(), scored.loc[~fake, "identity"].nunique())
     perturbed = "perturbation" in question.labels
     made = []
-    for number in _numbers(question.model, scored, fake, unit, perturbed):
+    for number in _numbers(question, scored, fake, unit, perturbed):
         note = broken or number.absent or ("" if len(scored) else "nothing was scored")
         value = low = high = None
         left_out: tuple[LeftOut, ...] = ()
@@ -430,10 +449,13 @@ def measure_question(
 
 
 def _numbers(
-    model: Model, scored: pd.DataFrame, fake: NDArray[np.bool_], unit: str, perturbed: bool
+    question: Question, scored: pd.DataFrame, fake: NDArray[np.bool_], unit: str, perturbed: bool
 ) -> Iterator[_Number]:
     """What is asked of these rows."""
-    draws = [np.flatnonzero(scored["model"] == key) for key in dict.fromkeys(scored["model"])] or [np.arange(0)]
+    models = scored["model"].to_numpy()
+    draws = [np.arange(len(scored))]  # folds are one draw: each judges clips of its own
+    if question.drawn:
+        draws = [np.flatnonzero(models == key) for key in dict.fromkeys(models)] or [np.arange(0)]
     for metric in METRICS:
         if not perturbed or metric.name in PERTURBED:
             compute = _over_draws(metric, scored, fake, draws)
@@ -441,7 +463,9 @@ def _numbers(
     if unit == "frame" or len(draws) > 1:
         return
     logits, logits_as_is = scored["logit"].to_numpy(), scored["logit_as_is"].to_numpy()
-    for fpr, threshold in model.thresholds.items():
+    for fpr in set.intersection(*(set(model.thresholds) for model in question.models)):
+        of_model = {m.key: m.line[0] * m.thresholds[fpr] + m.line[1] for m in question.models}
+        threshold = np.array([of_model[key] for key in models])
         flagged, before = logits >= threshold, logits_as_is >= threshold
         for name, of_class, counted, more_is_better in (
             (f"fakes_flagged_at_{fpr}", fake, flagged, True),

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from thead_eval.types import Detector
 
 COLUMNS = ("auc", "tpr_at_5", "tpr_at_1", "ece")  # that fit into a terminal
-SETTINGS = "evidence protocols frames known_fakes draws seed split recipe".split()  # a run is continued with the same
+SETTINGS = (
+    "evidence protocols folds frames known_fakes draws seed split recipe".split()
+)  # a run is continued with the same
 
 
 @click.command(short_help="Judge detectors: seen and unseen generators, strength, calibration.")
@@ -35,6 +37,9 @@ SETTINGS = "evidence protocols frames known_fakes draws seed split recipe".split
 @click.option("--fakes", multiple=True, type=click.Path(path_type=Path), help="A folder of fakes; again for each more.")
 @click.option("--detector", "detectors", multiple=True, help="A name, file or training folder; again for each more.")
 @click.option("--protocol", "protocols", multiple=True, help="Train for it: P1, P2, P3, k-shot; again for each more.")
+@click.option(
+    "--folds", type=click.IntRange(3), help="Of a --protocol: judge everyone, a part at a time, not the split 'test'."
+)
 @click.option("--config", "recipe", type=click.Path(path_type=Path), help="Of these trainings, as of 'detect train'.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="Default: people the detector has not seen.")
 @click.option("--frames", type=click.IntRange(1), default=32, show_default=True, help="Of each clip, over all of it.")
@@ -58,6 +63,7 @@ def command(
     fakes: tuple[Path, ...],
     detectors: tuple[str, ...],
     protocols: tuple[str, ...],
+    folds: int | None,
     recipe: Path | None,
     split: str | None,
     frames: int,
@@ -76,7 +82,8 @@ def command(
     Detectors that are trained are asked about everyone they have not seen: P1 where they know the fakes' generator, P3
     where they do not. With --protocol, --detector names kinds that are trained for it: P1 (new people), P2 (a new
     generator), P3 (both; with the leave-one-generator-out matrix), k-shot (P3, but for 1, 8 and 32 fakes of it).
-    Beside them stands 'metadata', which sees no picture: what it tells apart is cheap to see.
+    Beside them stands 'metadata', which sees no picture: what it tells apart is cheap to see. With --folds, each is
+    trained so many times, and everyone is judged once, by a detector that has not seen them.
 
     RUN/examples shows what each detector is surest of and most wrong about, with maps; not with --protocol or --scores.
 
@@ -89,6 +96,7 @@ def command(
       theval detect eval --data dataset/ --fakes fakes/ --detector grain --out runs/grain
       theval detect eval --data dataset/ --fakes fakes/ --fakes others/ --detector runs/mine --perturb jpeg,h264
       theval detect eval --data dataset/ --fakes fakes/ --detector spectrum --protocol P1 --protocol P3
+      theval detect eval --data dataset/ --fakes fakes/ --detector grain --protocol P1 --folds 5
       theval detect eval --scores runs/grain/scores.parquet --out runs/again
     """
     from thead_eval.detection import SCORES, read_scores, write_items
@@ -102,7 +110,7 @@ def command(
             )
         _tell(_judge_again(scores or out / SCORES, out, seed), out, as_json)
         return
-    from benchmarks.detection import gather, judge_as_given, judge_trainings, plan_trainings, score
+    from benchmarks.detection import gather, judge_as_given, judge_trainings, plan_folds, plan_trainings, score
     from benchmarks.examples import make_examples
     from benchmarks.robustness import PERTURBATIONS
     from thead_eval import __version__
@@ -121,6 +129,8 @@ def command(
             raise ConfigError(f"no perturbation is named '{name}'; there are: {', '.join(PERTURBATIONS)}")
     if recipe and not protocols:
         raise ConfigError("--config is for the trainings of a --protocol; name one, or leave it out")
+    if folds and not protocols:
+        raise ConfigError("--folds is for the trainings of a --protocol; name one, or leave it out")
     dataset = open_dataset(data) if data else None
     evidence = read_evidence(dataset, fakes)
     collections = _collections(evidence, dataset, fakes)
@@ -128,6 +138,7 @@ def command(
         "evidence": evidence.sha256,
         "detectors": list(detectors),
         "protocols": list(protocols),
+        "folds": folds,
         "recipe": recipe.read_text() if recipe else None,
         "split": split,
         "frames": frames,
@@ -146,7 +157,10 @@ def command(
     run.record("predicting", config, described, {}, [])
     with progress_bars() as progress:
         if protocols:
-            trainings = plan_trainings(evidence, protocols, seed, known_fakes, draws)
+            if folds:
+                trainings = plan_folds(evidence, protocols, folds, seed)
+            else:
+                trainings = plan_trainings(evidence, protocols, seed, known_fakes, draws)
             judges = []
             fit = _fit(device, recipe, progress)
             for judge in judge_trainings(trainings, detectors, fit, out / "trainings", seed, progress):
