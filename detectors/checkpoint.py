@@ -42,6 +42,8 @@ NETWORKS = {
     "spectrum": "detectors.spectrum:Spectrum",
     "landmarks": "detectors.landmarks:Motion",
     "grain": "detectors.grain:Grain",
+    "probe": "detectors.probe:Probe",
+    "stack": "detectors.stack:Stack",
     "ensemble": "detectors.ensemble:Ensemble",
 }
 

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from detectors.calibration import platt
 from detectors.checkpoint import Seen, build
 from detectors.either import Either
 from detectors.ensemble import Assembled
 from detectors.exam import BLENDED, Clips, examined, is_asked, list_clips, mark, warn_of_blends
 from detectors.linear import Line
-from detectors.measured import Numbers, measure
+from detectors.measured import PLAIN, Measured, Numbers, measure
 from detectors.perceptron import Perceptrons
 from detectors.recipe import Recipe
 from detectors.train import Ending, save_fitted
@@ -67,28 +68,35 @@ def fit(
         raise RunError(f"'{out}' already holds a detector; name another folder with -o")
     out.mkdir(parents=True, exist_ok=True)
     seen = Seen()
+    kind: Any  # what checkpoint.NETWORKS says of fitted detectors
     if assembled is None:
-        network = build(recipe.detector, recipe.network)
+        kind = build(recipe.detector, recipe.network)
+        if hasattr(kind, "start"):
+            kind.start()
     else:
-        recipe, network, seen = replace(recipe, network=assembled.config), assembled.ensemble, assembled.seen
-    network = network.eval().to(device)
-    kind: Any = network  # Any: what checkpoint.NETWORKS says of fitted detectors
+        recipe, kind, seen = replace(recipe, network=assembled.config), assembled.ensemble, assembled.seen
+    kind = kind.eval().to(device)
     config, folder = recipe.train, measured or out / "measured"
+    people = Evidence(tuple(item for item in evidence.items if item.split != "test"), evidence.size)
+    everyone = kind.fits_on == "both"
     validation = measure(
         kind,
         recipe,
-        examined(evidence.of("val"), blends=config.blends > 0),
-        config.validation_frames,
+        people if everyone else examined(evidence.of("val"), blends=config.blends > 0),
+        config.frames if everyone else config.validation_frames,
         folder,
         device,
+        changes=kind.changes if everyone else None,
         blends=config.blends > 0,
-        tell=partial(read, "measured, to validate on"),
+        tell=partial(read, "measured" if everyone else "measured, to validate on"),
     )
-    asked = (validation.shown == BLENDED) | is_asked(validation.items)[validation.owner]
+    asked = is_asked(validation.items)[validation.owner] & (validation.shown == PLAIN) | (validation.shown == BLENDED)
     clips = list_clips(validation.items, validation.owner[asked], validation.shown[asked] == BLENDED)
     warn_of_blends(clips, config.blends > 0, say)
     held_out = validation.numbers[asked]
-    if kind.fits_on == "val":
+    if everyone:
+        logits = _fit_in_folds(kind, validation, config.blends, clips, asked)
+    elif kind.fits_on == "val":
         logits = _fit_across(kind.rule, clips, held_out)
     else:
         learnt = measure(
@@ -99,24 +107,22 @@ def fit(
             folder,
             device,
             changes=getattr(kind, "changes", None),
+            blends=config.blends > 0,
             tell=partial(read, "measured, to learn from"),
         )
-        fake = np.array([item.label == "fake" for item in learnt.items], np.bool_)[learnt.owner]
-        makers = np.array([item.generator for item in learnt.items])[learnt.owner]
-        logits = _fit_on_others(kind.rule, learnt.numbers, fake, makers, clips, held_out)
+        logits = _fit_on_others(kind.rule, learnt, config.blends, clips, held_out)
     result = mark(clips, logits)
     failed = int(result.values["failed"])
     say(f"validation log-loss {result.score:.4f}, auc {result.values['auc']:.3f}, {failed} clips failed")
     seconds = time.monotonic() - begin
     more = {"steps": "0", "seconds": f"{seconds:.1f}", "evidence": evidence.sha256}
-    save_fitted(path, recipe.detector, recipe.network, network, evidence, clips, result, asdict(recipe), more, seen)
+    save_fitted(path, recipe.detector, recipe.network, kind, evidence, clips, result, asdict(recipe), more, seen)
     return Ending(0, seconds, None, result.score, 0)
 
 
-def _fit_on_others(
-    rule: Rule, numbers: Numbers, fake: NDArray[np.bool_], makers: NDArray[np.str_], clips: Clips, held_out: Numbers
-) -> NDArray[np.float64]:
+def _fit_on_others(rule: Rule, learnt: Measured, blends: float, clips: Clips, held_out: Numbers) -> NDArray[np.float64]:
     """Make the rule of the people to learn from, as strongly as validation likes best; validation's logits."""
+    numbers, fake, makers = learnt.numbers, learnt.fake, learnt.makers
     known = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
     fake, makers = fake[known], makers[known]
     if fake.all() or not fake.any():
@@ -124,7 +130,7 @@ def _fit_on_others(
             f"of {len(numbers)} windows to learn from {known.sum()} could be measured, none real or none fake; name "
             "more with --data and --fakes"
         )
-    weights = _balance(fake, makers)
+    weights = balance(fake, makers, blends)
     best: tuple[float, Rule, NDArray[np.float64]] | None = None
     for strength in rule.strengths:
         rule.draw(numbers[known], fake, weights, strength)
@@ -135,6 +141,69 @@ def _fit_on_others(
     assert best is not None
     rule.load_state_dict(best[1].state_dict())
     return best[2]
+
+
+def _fit_in_folds(
+    stack: Any,  # Any: a Stack
+    learnt: Measured,
+    blends: float,
+    clips: Clips,
+    asked: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Make the members' rules, and the one that unites them, of everyone; the logits of each person, those by which
+    the rules are chosen, united and calibrated, are by rules that were made without that person."""
+    fake, makers = learnt.fake, learnt.makers
+    names = np.array([item.identity for item in learnt.items])[learnt.owner]
+    people = np.unique(names)
+    folds = np.array_split(np.random.default_rng(0).permutation(people), min(FOLDS, len(people)))
+    told = []
+    for place, (rule, numbers) in enumerate(zip(stack.rules, stack.parts(learnt.numbers), strict=True)):
+        each, size = numbers.shape[1:]
+        known = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
+        best: tuple[float, float, NDArray[np.float64]] | None = None
+        for strength in rule.strengths:
+            logits = np.full(len(numbers), np.nan)
+            for fold in folds:
+                own = np.isin(names, fold)
+                _draw(rule, numbers, fake, makers, known & ~own, blends, strength)
+                logits[known & own] = (
+                    _judge(rule, numbers[known & own].reshape(-1, size)).reshape(-1, each).mean(axis=1)
+                )
+            score = mark(clips, logits[asked]).score
+            if best is None or score < best[0]:
+                best = score, strength, logits
+        assert best is not None
+        _draw(rule, numbers, fake, makers, known, blends, best[1])
+        of_clips = mark(clips, best[2][asked]).logits
+        scored = np.isfinite(of_clips)
+        a, b = platt(of_clips[scored], clips.fake[scored], np.ones(scored.sum()), np.array(clips.identities)[scored])
+        stack.get_buffer("platt")[place] = torch.tensor([a, b])
+        told.append(a * best[2] + b)
+    return _fit_across(stack.rule, clips, np.stack(told, axis=1)[asked])
+
+
+def _draw(
+    rule: Rule,
+    numbers: Numbers,
+    fake: NDArray[np.bool_],
+    makers: NDArray[np.str_],
+    rows: NDArray[np.bool_],
+    blends: float,
+    strength: float,
+) -> None:
+    """Make a rule of the rows [R, n, D], where each of the n is a fake if its window is.
+
+    Raises:
+        DatasetError: they are all real, or all fake.
+    """
+    if fake[rows].all() or not fake[rows].any():
+        raise DatasetError(
+            f"of {len(rows)} windows to learn from {rows.sum()} could be measured, none real or none fake; name more "
+            "with --data and --fakes"
+        )
+    each = numbers.shape[1]
+    weights = np.repeat(balance(fake[rows], makers[rows], blends), each)
+    rule.draw(numbers[rows].reshape(-1, numbers.shape[2]), np.repeat(fake[rows], each), weights, strength)
 
 
 def _fit_across(rule: Either, clips: Clips, numbers: Numbers) -> NDArray[np.float64]:
@@ -152,20 +221,26 @@ def _fit_across(rule: Either, clips: Clips, numbers: Numbers) -> NDArray[np.floa
             raise DatasetError(
                 f"of {len(people)} validation people too few could be measured to make a rule; name more with --fakes"
             )
-        rule.draw(numbers[others], fake[others], _balance(fake[others], makers[others]))
+        rule.draw(numbers[others], fake[others], balance(fake[others], makers[others]))
         logits[own] = _judge(rule, numbers[own])
-    rule.draw(numbers[rows], fake[rows], _balance(fake[rows], makers[rows]))
+    rule.draw(numbers[rows], fake[rows], balance(fake[rows], makers[rows]))
     return logits
 
 
-def _balance(fake: NDArray[np.bool_], makers: NDArray[np.str_]) -> NDArray[np.float64]:
-    """Weights by which reals count as much as fakes, and each generator as much as another; 1 in the mean."""
+def balance(fake: NDArray[np.bool_], makers: NDArray[np.str_], blends: float | None = None) -> NDArray[np.float64]:
+    """Weights by which reals count as much as fakes, and each generator as much as another; 1 in the mean.
+
+    Of the fakes, those that are real frames blended with themselves are that part, where one is given.
+    """
     weights = np.empty(len(fake))
-    generators = np.unique(makers[fake])
     weights[~fake] = 0.5 / max((~fake).sum(), 1)
-    for generator in generators:
-        own = makers == generator
-        weights[own] = 0.5 / len(generators) / own.sum()
+    generators = np.unique(makers[fake])
+    parts = {generator: 1 / len(generators) for generator in generators}
+    if blends is not None and BLENDED in parts and len(parts) > 1:
+        parts = {generator: (1 - blends) / (len(parts) - 1) for generator in parts} | {BLENDED: blends}
+    for generator, part in parts.items():
+        own = fake & (makers == generator)
+        weights[own] = 0.5 * part / own.sum()
     return weights * len(fake)
 
 

@@ -41,6 +41,19 @@ class Measured:
     shown: NDArray[np.str_]  # [N] PLAIN, CHANGED or BLENDED
     numbers: Numbers
 
+    @property
+    def fake(self) -> NDArray[np.bool_]:
+        """[N]"""
+        fakes = np.array([item.label == "fake" for item in self.items], np.bool_)[self.owner]
+        marked: NDArray[np.bool_] = fakes | (self.shown == BLENDED)
+        return marked
+
+    @property
+    def makers(self) -> NDArray[np.str_]:
+        """[N] the generator's name, or BLENDED; '' of a real window."""
+        makers = np.array([item.generator for item in self.items])[self.owner]
+        return np.where(self.shown == BLENDED, BLENDED, makers)
+
 
 def measure(
     kind: Any,  # Any: what checkpoint.NETWORKS says of fitted detectors
@@ -64,7 +77,8 @@ def measure(
         folder: Of a file a clip.
         device: Where `kind` is.
         changes: Each window is measured once more, changed like this.
-        blends: Each window of a real clip that has landmarks is measured once more, blended with itself.
+        blends: Each window of a real clip that has landmarks is measured once more, blended with itself; where there
+            are changes, every second one of these is changed too.
         tell: Is told of each clip.
 
     Raises:
@@ -126,11 +140,13 @@ def _show(
         ]
     landmarks = evidence.landmarks(item, starts) if blends and item.label == "real" else None
     if landmarks is not None:
-        blended = [
-            _blend(window, points, int(draw.integers(2**31)))
-            for window, points, draw in zip(plain, landmarks.points.numpy(), draws, strict=True)
-            if np.isfinite(points).all()
-        ]
+        blended: list[NDArray[np.uint8]] = []
+        for window, points, draw in zip(plain, landmarks.points.numpy(), draws, strict=True):
+            if np.isfinite(points).all():
+                blend = _blend(window, points, int(draw.integers(2**31)))
+                if changes is not None and len(blended) % 2:  # not all, nor none: a blend is not known by that
+                    blend = np.stack(change(list(blend), draw_change(draw, changes), SIDE))
+                blended.append(blend)
         windows |= {BLENDED: blended} if blended else {}
     return windows
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from detectors.augment import Augmentation, change, draw_change, through_jpeg
 from detectors.checkpoint import TrainedDetector, load_detector
 from detectors.exam import BLENDED, prepare_exam
+from detectors.fit import balance, fit
 from detectors.measured import CHANGED, PLAIN, Measured, measure
 from detectors.recipe import Recipe, TrainConfig, read_recipe
 from detectors.samples import Footage, draw_sample, read_batch, read_footage
@@ -393,3 +394,28 @@ def test_another_ensemble_measures_anew(evidence: Evidence, tmp_path: Path) -> N
     second.rule.get_buffer("bias").fill_(1)  # as of members that were trained otherwise
     measured(evidence.of("val"), tmp_path, second)
     assert second.windows == first.windows > 0
+
+
+def test_a_stack_judges_each_person_by_what_learnt_from_others(evidence: Evidence, tmp_path: Path) -> None:
+    """Members that learn by heart would be sure of those whom they learnt from; validation must not see that."""
+    recipe = read_recipe("stack", None, {"frames": 2})
+    recipe = replace(recipe, network={"members": ["spectrum", "grain"]})
+    ending = fit(recipe, evidence, tmp_path / "stack", torch.device("cpu"))
+    assert 0 < ending.best < 3 and ending.step == 0
+    detector = load_detector(tmp_path / "stack")
+    assert isinstance(detector, TrainedDetector)
+    known = {item.identity for item in evidence.items if item.split != "test"}
+    assert all(detector.knows(name) for name in known)
+    of_validation = json.loads(detector.metadata["validation"])
+    assert of_validation["real_people"] == len(known)  # of both splits, as each is judged by others
+    item = next(item for item in evidence.items if item.label == "fake")
+    logits = detector.logits(evidence.read(item, range(16)).frames)
+    assert logits.isfinite().all()
+
+
+def test_blends_have_the_part_of_the_fakes_that_was_asked_for() -> None:
+    fake = np.array([False, False, True, True, True, True])
+    makers = np.array(["", "", "a", "a", "b", BLENDED])
+    weights = balance(fake, makers, 0.2)
+    np.testing.assert_allclose(weights / weights.sum(), [0.25, 0.25, 0.1, 0.1, 0.2, 0.1])
+    np.testing.assert_allclose(balance(fake, makers).sum(), 6)

@@ -18,18 +18,21 @@ from torch import Tensor
 from detectors.backbone import Backbone, Xception
 from detectors.calibration import Calibration
 from detectors.checkpoint import NETWORKS, TrainedDetector, build, identity_hash, load_detector, save_detector
-from detectors.efflite0 import EfficientNetLite0
+from detectors.efflite0 import EfficientNetLite0, resize
 from detectors.ensemble import Ensemble
 from detectors.grain import NAMES as GRAIN_NAMES
 from detectors.grain import Grain
 from detectors.landmarks import NAMES, measure
 from detectors.linear import Line
 from detectors.perceptron import Perceptrons
+from detectors.probe import Probe
 from detectors.spectrum import Spectrum
 from detectors.srm import Residual
+from detectors.stack import Stack
 from detectors.temporal import Thumbnails
 from thead_eval.cli import theval
 from thead_eval.errors import ConfigError, WeightsMissing
+from thead_eval.features import efflite0_input, efflite0_network
 from thead_eval.media import write_clip
 from thead_eval.synthetic import head_clip
 from thead_eval.types import Clip
@@ -44,6 +47,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "spectrum": {},
     "landmarks": {},
     "grain": {},
+    "probe": {},
+    "stack": {"members": ["grain", "spectrum"]},
     "ensemble": {
         "members": [{"detector": "spectrum", "network": {}}, {"detector": "temporal", "network": {"size": 32}}]
     },
@@ -145,6 +150,32 @@ def test_a_spectrum_knows_blur_and_not_direction() -> None:
     assert (plain[:, 5:].max() - plain[:, 5:].min()) < 1.5  # white
     assert (blurred[:, 70:75] < plain[:, 70:75] - 3).all()
     torch.testing.assert_close(plain, turned, atol=0.05, rtol=0.05)
+
+
+def test_a_probe_starts_from_imagenet_and_learns_a_line_alone(frames: Tensor) -> None:
+    probe = Probe().eval()
+    blank = probe.measure(frames[:2, None])
+    probe.start()
+    numbers = probe.measure(frames[:2, None])
+    assert numbers.shape == (2, 224) and not torch.allclose(numbers, blank)
+    whole = efflite0_network()
+    with torch.no_grad():
+        x = efflite0_input(resize(frames[:2], 224))
+        for layer in (whole.conv_stem, whole.bn1, *whole.blocks[:5]):
+            x = layer(x)
+    torch.testing.assert_close(numbers[:, :112], x.mean(dim=(2, 3)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(numbers[:, 112:], x.flatten(2).std(dim=2), rtol=1e-4, atol=1e-4)
+
+
+def test_a_stack_knows_whose_numbers_are_whose(frames: Tensor) -> None:
+    stack = Stack(["grain", "spectrum"]).eval()
+    windows = frames[None, :16]
+    grain, spectrum = stack.parts(stack.measure(windows).double().numpy())
+    assert grain.shape == (1, 1, 45) and spectrum.shape == (1, 4, 112)
+    np.testing.assert_allclose(grain[0, 0], Grain().measure(windows)[0], rtol=1e-5)
+    np.testing.assert_allclose(spectrum[0], Spectrum().measure(frames[:16:4, None]), rtol=1e-5)
+    with pytest.raises(ConfigError, match="a stack of 'efflite0' cannot be made"):
+        Stack(["grain", "efflite0"])
 
 
 # The life of grain.

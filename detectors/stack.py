@@ -1,0 +1,68 @@
+"""Detectors that are fitted at once, and a noisy or over them, fitted together: stacking."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from detectors.augment import Augmentation
+from detectors.checkpoint import find_class
+from detectors.ensemble import EVERY, Ensemble
+from detectors.measured import Numbers
+from thead_eval.errors import ConfigError
+
+
+class Stack(Ensemble):
+    """An ensemble whose members learn from the people that its own rule is made of.
+
+    That rule, and the calibration, see of each person what members say who have not learnt from that person (Wolpert,
+    Stacked Generalization, 1992): so nobody is kept back for them, as an ensemble of finished detectors must.
+    """
+
+    fits_on = "both"  # people of the splits train and val
+    defaults: ClassVar = {"frames": 4, "blends": 0.15}
+    # As a site would send a video on, and as another camera would have filmed it.
+    changes = Augmentation(crop=0.5, colour=0.3, blur=0.2, noise=0.2, resize=0.3, h264=1.0, crf=(18, 32), jpeg=0.3)
+
+    def __init__(self, members: Sequence[str] = ("grain", "probe")) -> None:
+        for name in members:
+            if getattr(find_class(name), "fits_on", None) != "train":
+                raise ConfigError(f"a stack of '{name}' cannot be made; name kinds that are fitted at once, as grain")
+        super().__init__([{"detector": name, "network": {}} for name in members])
+
+    def start(self) -> None:
+        """Whatever its members start from.
+
+        Raises:
+            WeightsMissing: it is not installed.
+        """
+        kinds: list[Any] = list(self.members)  # Any: what checkpoint.NETWORKS says of networks
+        for member in kinds:
+            if hasattr(member, "start"):
+                member.start()
+
+    @property
+    def rules(self) -> list[nn.Module]:
+        """The members'."""
+        kinds: list[Any] = list(self.members)  # Any: as above
+        return [member.rule for member in kinds]
+
+    def measure(self, windows: Tensor) -> Tensor:
+        """Windows uint8 [B, W, 3, H, W] to [B, D]: what each member measures in them, one after the other."""
+        parts = []
+        kinds: list[Any] = list(self.members)  # Any: as above
+        for member in kinds:
+            shown = windows[:, ::EVERY].flatten(0, 1)[:, None] if member.window == 1 else windows
+            parts.append(member.measure(shown).reshape(len(windows), -1))
+        return torch.cat(parts, dim=1)
+
+    def parts(self, numbers: Numbers) -> list[Numbers]:
+        """What `measure` gave [N, D], of each member [N, n, d]: n is the frames of a window that it looks at singly."""
+        counts = [len(range(0, self.window, EVERY)) if member.window == 1 else 1 for member in self.members]
+        sizes = [len(rule.get_buffer("mean")) for rule in self.rules]
+        found, first = [], 0
+        for count, size in zip(counts, sizes, strict=True):
+            found.append(numbers[:, first : first + count * size].reshape(len(numbers), count, size))
+            first += count * size
+        return found
