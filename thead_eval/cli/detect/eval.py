@@ -4,12 +4,13 @@ import glob
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from thead_eval.cli.options import check_device, numbers
+from thead_eval.cli.options import check_device, numbers, refuse
 from thead_eval.errors import ConfigError, DatasetError, MediaError
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ SETTINGS = "evidence protocols frames known_fakes draws seed split recipe".split
     help="Clips of each kind to show of each detector.",
 )
 @click.option("--no-baseline", is_flag=True, help="Without 'spectrum', which is fitted in a few minutes.")
+@click.option("--leaky", is_flag=True, help="Train although two splits share people, recordings or files.")
+@click.option("--no-faces", is_flag=True, help="Before trainings, compare people by name only, not by their faces.")
 @click.option("--scores", type=click.Path(path_type=Path), help="Judge the scores of another run; no detector is run.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. Default: runs/<time>-detect-<id>.")
 @click.option("--device", default="cpu", show_default=True, help="Of the networks: cpu, cuda, cuda:1 ...")
@@ -68,6 +71,8 @@ def command(
     draws: int,
     examples: int,
     no_baseline: bool,
+    leaky: bool,
+    no_faces: bool,
     scores: Path | None,
     out: Path | None,
     device: str,
@@ -78,7 +83,8 @@ def command(
 
     Detectors that are trained are asked about everyone they have not seen: P1 where they know the fakes' generator, P3
     where they do not. With --protocol, --detector names kinds that are trained for it: P1 (new people), P2 (a new
-    generator), P3 (both; with the leave-one-generator-out matrix), k-shot (P3, but for 1, 8 and 32 fakes of it).
+    generator), P3 (both; with the leave-one-generator-out matrix), k-shot (P3, but for 1, 8 and 32 fakes of it); first
+    the clips are audited as before 'theval detect train'.
     Beside them stand 'metadata', which sees no picture, and 'spectrum', a line through the frames' power spectrum that
     is fitted to the same training people: what these tell apart is cheap to see.
 
@@ -110,6 +116,7 @@ def command(
     from benchmarks.examples import make_examples
     from benchmarks.robustness import PERTURBATIONS
     from thead_eval import __version__
+    from thead_eval.cli.detect.leaks import check_leaks
     from thead_eval.cli.progress import progress_bars
     from thead_eval.data import open_dataset
     from thead_eval.evidence import read_evidence
@@ -123,8 +130,8 @@ def command(
     for name in perturbations:
         if name not in PERTURBATIONS:
             raise ConfigError(f"no perturbation is named '{name}'; there are: {', '.join(PERTURBATIONS)}")
-    if recipe and not protocols:
-        raise ConfigError("--config is for the trainings of a --protocol; name one, or leave it out")
+    if not protocols:
+        refuse(click.get_current_context(), ("recipe", "leaky", "no_faces"), "a --protocol")
     dataset = open_dataset(data) if data else None
     evidence = read_evidence(dataset, fakes)
     collections = _collections(evidence, dataset, fakes)
@@ -151,6 +158,15 @@ def command(
     with progress_bars() as progress:
         fit, trainings = _fit(device, recipe, detectors, progress), out / "trainings"
         if protocols:
+            check_leaks(
+                evidence,
+                seed,
+                progress,
+                partial(click.echo, err=True),
+                faces=not no_faces,
+                kept=trainings / "faces.safetensors",
+                leaky=leaky,
+            )
             planned = plan_trainings(evidence, protocols, seed, known_fakes, draws)
             added = _added(detectors, no_baseline, all(teaches(training.learn) for training in planned))
             judges = []
