@@ -28,6 +28,7 @@ from thead_eval.run import RunFolder, file_name
 from thead_eval.types import Clip, Detector
 
 PROTOCOLS = ("P1", "P2", "P3", "k-shot")
+LEARNT: tuple[Split, ...] = ("train", "val")  # the second to choose and calibrate by
 EARLY = 1 / 2  # of each clip of the training people, which P2 lets a detector learn from
 LATE = 3 / 8  # of it, at its end, on which P2 judges; between the two is a gap, as neighbours are near copies
 SHORTEST = 16  # frames of a clip that is cut in two
@@ -144,8 +145,19 @@ def judge_as_given(detectors: Mapping[str, Detector], evidence: Evidence, split:
 
 
 def _teach(items: Sequence[Item]) -> bool:
-    """Whether the detector that sees no picture can learn from them."""
+    """Whether what tells real from fake can be learnt from them."""
     return {item.label for item in items} == {"real", "fake"}
+
+
+def teaches(evidence: Evidence, splits: Sequence[Split] = LEARNT) -> bool:
+    """Whether there are real clips and fakes of people of each of these splits."""
+    return all(_teach(evidence.of(split).judged().items) for split in splits)
+
+
+def known_to(evidence: Evidence) -> Evidence:
+    """What a detector may learn from that is then asked about the test people."""
+    judged = (item for split in LEARNT for item in evidence.of(split).judged().items)
+    return Evidence(tuple(judged), evidence.size)
 
 
 def _is_asked(item: Item, split: Split | None, trained: Trained | None) -> bool:

@@ -199,7 +199,7 @@ def detectors(folder: Path, people: int, trainings: int, steps: int) -> list[Gat
         trained, run = folder / "detectors" / f"{seed}-{count}", folder / "judged" / f"{seed}-{count}"
         settings = ("--config", recipe, "--seed", seed, "--steps", count, "--precision", "32-true", "--device", "cpu")
         theval("detect", "train", *told, "--detector", "efflite0", *settings, "--out", trained)
-        theval("detect", "eval", *told, "--detector", trained, "--frames", 8, "--out", run)
+        theval("detect", "eval", *told, "--no-baseline", "--detector", trained, "--frames", 8, "--out", run)
         return run
 
     baseline = make_baseline([read(judged(seed, steps)) for seed in range(3)])

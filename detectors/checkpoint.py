@@ -36,6 +36,7 @@ NETWORKS = {
     "efflite0": "detectors.efflite0:EfficientNetLite0",
     "sbi": "detectors.sbi:SelfBlended",
     "srm": "detectors.srm:Residual",
+    "freq": "detectors.freq:Frequency",
     "temporal": "detectors.temporal:Thumbnails",
     "xception": "detectors.backbone:Xception",
     "timm": "detectors.backbone:Backbone",

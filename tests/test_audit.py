@@ -14,6 +14,9 @@ from benchmarks.shots import ShotsConfig
 from tests.test_detection import item
 from thead_eval.audit import Audit, audit, shared_faces, shared_files, shared_identities, shared_recordings
 from thead_eval.cli import theval
+from thead_eval.cli.detect.leaks import check_leaks
+from thead_eval.data import open_dataset
+from thead_eval.errors import ConfigError
 from thead_eval.evidence import Evidence, read_evidence
 from thead_eval.media import write_clip
 from thead_eval.synthetic import head_clip
@@ -42,7 +45,10 @@ def test_one_face_under_two_names() -> None:
     items = [item("a", identity="anna"), replace(item("b", identity="bert"), split="train")]
     near = {"anna": np.zeros(128, np.float32), "bert": np.full(128, 0.39 / np.sqrt(128), np.float32)}
     (leak,) = shared_faces(items, near)
-    assert leak.what == "'anna' and 'bert' (test, train) look like one person: distance 0.39"
+    assert leak.what == "'anna' and 'bert' (test, train) may be one person: their faces' distance is 0.39"
+    assert not leak.certain
+    (copy,) = shared_faces(items, near | {"bert": np.full(128, 0.19 / np.sqrt(128), np.float32)})
+    assert "look like one recording" in copy.what and copy.certain
     assert not list(shared_faces(items, near | {"bert": np.full(128, 0.41 / np.sqrt(128), np.float32)}))
     assert not list(shared_faces([items[0], replace(items[1], split="test")], near))
 
@@ -63,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def audited(evidence: Evidence) -> Audit:
-    return audit(evidence, 0, quiet, faces=False)
+    return audit(evidence, 0, quiet, faces=None)
 
 
 def test_fakes_coded_as_their_reals_are_not_told_by_their_files(folder: Path) -> None:
@@ -102,9 +108,43 @@ def test_the_command_exits_1_where_something_is_found(folder: Path) -> None:
     assert "coding" in bad.stdout and "1 leak found" in bad.stdout
 
 
+def test_faces_are_measured_once(folder: Path, tmp_path: Path) -> None:
+    evidence = read_evidence(open_dataset(folder / "data"), [])
+    few = Evidence(tuple(each for each in evidence.items if each.identity in ("head0000", "head0001")), evidence.size)
+    told: list[str] = []
+    kept = tmp_path / "run" / "faces.safetensors"
+
+    def audited_faces() -> Audit:
+        return audit(few, 0, lambda what, done, total: told.append(what), faces=few, kept=kept)
+
+    found = audited_faces()
+    assert found.faces == 2 and "faces" in told  # where landmarks are known, no finder has to see a face
+    told.clear()
+    assert audited_faces() == found and "faces" not in told
+    others = Evidence(few.items[:1], few.size)
+    assert audit(others, 0, quiet, faces=others, kept=kept).faces == 1
+
+
+def test_one_clip_under_two_names_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Cut and coded anew, so that neither name nor sha256 tells."""
+    evidence = read_evidence(open_dataset(folder / "data"), [])
+    first = replace(evidence.items[0], split="train")
+    second = replace(first.part(1, 50), identity="other", source="other", split="val")
+    both = Evidence((first, second), evidence.size)
+    said: list[str] = []
+    kept = tmp_path / "faces.safetensors"
+    with pytest.raises(ConfigError, match=r"'head0000' and 'other' \(train, val\) look like one recording.*--no-faces"):
+        check_leaks(both, 0, quiet, said.append, faces=True, kept=kept, leaky=False)
+    check_leaks(both, 0, quiet, said.append, faces=True, kept=kept, leaky=True)
+    assert len(said) == 2
+    check_leaks(both, 0, quiet, said.append, faces=False, kept=kept, leaky=False)
+    assert len(said) == 2
+
+
 def test_faces_of_real_people_need_a_face(folder: Path) -> None:
     evidence = read_evidence(None, [folder / "made"])
     few = tuple(each for each in evidence.items if each.identity in ("head0000", "head0001"))
-    found = audit(Evidence(few, evidence.size), 0, quiet)
+    some = Evidence(few, evidence.size)
+    found = audit(some, 0, quiet, faces=some)
     assert found.faces + len(found.faceless) == 2
     assert torch.is_grad_enabled()

@@ -17,10 +17,12 @@ from benchmarks.detection import (
     gather,
     judge_as_given,
     judge_trainings,
+    known_to,
     plan_folds,
     plan_trainings,
     sample_runs,
     score,
+    teaches,
 )
 from benchmarks.fakes import make_fakes
 from benchmarks.shots import ShotsConfig
@@ -33,6 +35,7 @@ from thead_eval.data import CLIP_SCHEMA, Split, open_dataset
 from thead_eval.detection import SCORES, Model, failures_of, measure_scores, read_scores
 from thead_eval.errors import ConfigError, RunError
 from thead_eval.evidence import Evidence, read_evidence
+from thead_eval.examples import read_examples
 from thead_eval.results import Measurement, read_measurements, read_run
 from thead_eval.run import RunFolder, open_run
 from thead_eval.testing import make_dataset
@@ -302,6 +305,10 @@ def test_a_trained_detector_is_asked_about_whom_it_has_not_seen(folder: Path, tr
     assert ran.exit_code == 0, ran.output
     assert "efflite0" in ran.stdout and "metadata" in ran.stdout and "P3" in ran.stdout
     rows = read_measurements(out)
+    cheap = {(m.labels["protocol"], m.labels["generator"]): m for m in rows if
+             m.metric == "auc" and m.labels["detector"] == "spectrum" and m.labels["unit"] == "clip"}  # fmt: skip
+    assert cheap["P1", "all"].n_real == 3  # the test people: it has learnt from the others
+    assert {example.model for example in read_examples(out)} == {"efflite0"}  # which was asked for
     found = {(m.labels["protocol"], m.labels["generator"]): m for m in rows if
              m.metric == "auc" and m.labels["detector"] == "efflite0" and m.labels["unit"] == "clip"}  # fmt: skip
     assert found.keys() == {("P1", "warp"), ("P3", "copy")}
@@ -321,16 +328,39 @@ def test_a_trained_detector_is_asked_about_whom_it_has_not_seen(folder: Path, tr
     assert isinstance(other.exception, RunError) and "was made with frames = 4" in str(other.exception)
 
 
+SMALL = "[network]\nsize = 32\n[train]\nsteps = 2\nbatch = 4\nvalidate_every = 2\nframes = 2\n"
+
+
 def test_a_protocol_trains_and_judges(folder: Path, tmp_path: Path) -> None:
     config = tmp_path / "small.toml"
-    config.write_text("[network]\nsize = 32\n[train]\nsteps = 2\nbatch = 4\nvalidate_every = 2\nframes = 2\n")
+    config.write_text(SMALL)
     told = ("--data", folder / "data", "--fakes", folder / "made", "--frames", 4, "--out", tmp_path / "run")
-    ran = called(*told, "--detector", "efflite0", "--protocol", "P3", "--config", config)
+    ran = called(*told, "--detector", "efflite0", "--protocol", "P3", "--config", config, "--no-baseline")
     assert ran.exit_code == 0, ran.output
     rows = read_measurements(tmp_path / "run")
     p3 = {m.labels["held_out"] for m in rows if m.labels["protocol"] == "P3" and m.labels["detector"] == "efflite0"}
     assert p3 == {"copy", "warp"}
+    assert {m.labels["detector"] for m in rows} == {"efflite0", "metadata"}
     assert not list((tmp_path / "run" / "trainings").rglob("frames"))
+
+
+@pytest.mark.slow
+def test_what_is_cheap_to_see_stands_beside_it(folder: Path, tmp_path: Path) -> None:
+    config = tmp_path / "small.toml"
+    config.write_text(SMALL)  # with a setting that a spectrum has not
+    told = ("--data", folder / "data", "--fakes", folder / "made", "--frames", 4, "--out", tmp_path / "run")
+    ran = called(*told, "--detector", "efflite0", "--protocol", "P1", "--config", config, "--perturb", "blur")
+    assert ran.exit_code == 0, ran.output
+    rows = read_measurements(tmp_path / "run")
+    assert {m.labels["detector"] for m in rows if "level" not in m.labels} == {"efflite0", "spectrum", "metadata"}
+    assert {m.labels["detector"] for m in rows if "level" in m.labels} == {"efflite0"}
+
+
+def test_a_baseline_needs_people_of_its_own(evidence: Evidence) -> None:
+    assert teaches(evidence, ("train", "val", "test"))
+    assert {item.split for item in known_to(evidence).items} == {"train", "val"}
+    items = tuple(item for item in evidence.items if item.split != "val" or item.label == "real")
+    assert not teaches(Evidence(items, evidence.size))
 
 
 def test_what_is_fitted_at_once_is_fitted_once(folder: Path, tmp_path: Path) -> None:
@@ -350,8 +380,8 @@ def test_what_is_fitted_at_once_is_fitted_once(folder: Path, tmp_path: Path) -> 
         (("--fakes", "."), "name what to judge with --detector"),
         (("--fakes", ".", "--scores", "x"), "name one of the two"),
         (("--fakes", ".", "--detector", "x", "--perturb", "rain"), "no perturbation is named 'rain'"),
-        (("--fakes", ".", "--detector", "x", "--config", "x"), "--config is for the trainings"),
-        (("--fakes", ".", "--detector", "x", "--folds", "3"), "--folds is for the trainings"),
+        (("--fakes", ".", "--detector", "x", "--config", "x"), "--config means something only with a --protocol"),
+        (("--fakes", ".", "--detector", "x", "--folds", "3"), "--folds means something only with a --protocol"),
     ],
 )
 def test_what_cannot_be_asked_is_told(

@@ -16,6 +16,7 @@ from detectors.calibration import Calibration
 from detectors.checkpoint import TrainedDetector, read_detector, save_detector
 from detectors.efflite0 import EfficientNetLite0
 from detectors.export import export_detector
+from detectors.freq import Frequency
 from detectors.grain import Grain
 from detectors.landmarks import Motion
 from detectors.temporal import Thumbnails
@@ -79,6 +80,18 @@ def test_a_detector_of_neighbouring_frames_takes_that_many(tmp_path: Path) -> No
     assert export_detector(detector, tmp_path / "t.onnx").difference <= 1e-4
     session = onnxruntime.InferenceSession(str(tmp_path / "t.onnx"), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == [detector.window, 3, 224, 224] == [7, 3, 224, 224]
+
+
+@pytest.mark.slow
+def test_bands_of_frequencies_are_matrices_and_can_be_written(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Frequency(64).eval()
+    nn.init.normal_(network.learnt)
+    calibration = Calibration(2.0, 0.5, np.array([[2.0, 0.5]]))
+    metadata = {"generators": "[]", "identities": "[]"}
+    save_detector(tmp_path / "f.safetensors", "freq", {"size": 64}, network, calibration, [], metadata)
+    detector = read_detector(tmp_path / "f.safetensors", torch.device("cpu"))
+    assert export_detector(detector, tmp_path / "f.onnx").difference <= 1e-4
 
 
 @pytest.mark.parametrize(("name", "network"), [("landmarks", Motion()), ("grain", Grain())])

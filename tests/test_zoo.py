@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner
 from numpy.typing import NDArray
 from safetensors.torch import save_file
+from scipy.fft import dctn, idctn
 from torch import Tensor
 
 from detectors.backbone import Backbone, Xception
@@ -20,6 +21,7 @@ from detectors.calibration import Calibration
 from detectors.checkpoint import NETWORKS, TrainedDetector, build, identity_hash, load_detector, save_detector
 from detectors.efflite0 import EfficientNetLite0, resize
 from detectors.ensemble import Ensemble
+from detectors.freq import Frequency
 from detectors.grain import NAMES as GRAIN_NAMES
 from detectors.grain import Grain
 from detectors.landmarks import NAMES, measure
@@ -41,6 +43,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "efflite0": {"size": 32},
     "sbi": {"size": 32},
     "srm": {"size": 32},
+    "freq": {"size": 32},
     "temporal": {"size": 32},
     "xception": {"size": 64},
     "timm": {"backbone": "resnet10t", "size": 32},
@@ -90,7 +93,7 @@ def test_every_kind_comes_back_and_scores_frames(name: str, frames: Tensor, tmp_
         assert detector.logits(frames[: detector.window - 1]).isnan().all()
 
 
-@pytest.mark.parametrize("name", ["efflite0", "srm", "temporal", "timm"])
+@pytest.mark.parametrize("name", ["efflite0", "srm", "freq", "temporal", "timm"])
 def test_what_is_learnt_is_what_is_scored(name: str, frames: Tensor) -> None:
     torch.manual_seed(0)
     network: Any = build(name, SMALL[name]).eval()
@@ -100,14 +103,31 @@ def test_what_is_learnt_is_what_is_scored(name: str, frames: Tensor) -> None:
         torch.testing.assert_close(network.learn(window[None])[0], network(frames[:reach])[0])
 
 
-def test_residuals_begin_without_an_opinion_of_them(frames: Tensor) -> None:
-    plain, both = EfficientNetLite0(64), Residual(64)
+@pytest.mark.parametrize("kind", [Residual, Frequency])
+def test_what_stands_beside_the_picture_begins_without_an_opinion(
+    kind: type[Residual | Frequency], frames: Tensor
+) -> None:
+    plain, both = EfficientNetLite0(64), kind(64)
     for network in (plain, both):
         network.start()
         network.head.weight.data.fill_(0.01)
         network.eval()
     with torch.no_grad():
         torch.testing.assert_close(plain(frames[:2]), both(frames[:2]))
+
+
+def test_bands_of_frequencies_are_the_picture_taken_apart() -> None:
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    network = Frequency(32)
+    with torch.no_grad():
+        low, middle, high = (network.band(x, n) for n in range(3))
+        torch.testing.assert_close(low + middle + high, x, atol=1e-5, rtol=0)
+        spectrum = dctn(x.numpy(), axes=(2, 3), norm="ortho")
+        i, j = np.indices((32, 32))
+        kept = idctn(np.where((i + j >= 12) & (i + j < 16), spectrum, 0), axes=(2, 3), norm="ortho")
+        np.testing.assert_allclose(middle.numpy(), kept, atol=1e-5)
+        network.learnt[2] = 100.0  # a filter that has learnt to let all through, and its own band twice
+        torch.testing.assert_close(network.band(x, 2), x + high, atol=1e-5, rtol=0)
 
 
 def test_a_window_gives_its_logit_to_all_its_frames(frames: Tensor) -> None:

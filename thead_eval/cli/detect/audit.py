@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.option("--data", type=click.Path(path_type=str), help="A prepared dataset, for its real clips.")
 @click.option("--fakes", multiple=True, type=click.Path(path_type=Path), help="A folder of fakes; again for each more.")
 @click.option("--fair", is_flag=True, help="Of people with fakes, only the real frames that these reproduce.")
-@click.option("--no-faces", is_flag=True, help="Compare names only, not faces: seconds instead of minutes.")
+@click.option("--no-faces", is_flag=True, help="Compare names only, not faces.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the folds and the interval.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything that was found as JSON.")
 def command(data: str | None, fakes: tuple[Path, ...], fair: bool, no_faces: bool, seed: int, as_json: bool) -> None:
@@ -41,7 +41,7 @@ def command(data: str | None, fakes: tuple[Path, ...], fair: bool, no_faces: boo
 
     evidence = read_evidence(open_dataset(data) if data else None, fakes, whole=not fair)
     with progress_bars() as progress:
-        found = audit(evidence, seed, progress, faces=not no_faces)
+        found = audit(evidence, seed, progress, faces=None if no_faces else evidence)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found) | {"metadata": found.metadata._asdict()}, indent=1))
     else:

@@ -4,13 +4,14 @@ import glob
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from thead_eval.cli.options import check_device, numbers
-from thead_eval.errors import ConfigError
+from thead_eval.cli.options import check_device, numbers, refuse
+from thead_eval.errors import ConfigError, DatasetError, MediaError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
     from thead_eval.run import RunFolder
     from thead_eval.types import Detector
 
+BASELINE = "spectrum"  # which every table shows, beside 'metadata'
 COLUMNS = ("auc", "tpr_at_5", "tpr_at_1", "ece")  # that fit into a terminal
-SETTINGS = (
-    "evidence protocols folds frames known_fakes draws seed split recipe".split()
-)  # a run is continued with the same
+# A run is continued with the same.
+SETTINGS = "evidence protocols folds frames known_fakes draws seed split recipe".split()
 
 
 @click.command(short_help="Judge detectors: seen and unseen generators, strength, calibration.")
@@ -53,6 +54,9 @@ SETTINGS = (
     show_default=True,
     help="Clips of each kind to show of each detector.",
 )
+@click.option("--no-baseline", is_flag=True, help="Without 'spectrum', which is fitted in a few minutes.")
+@click.option("--leaky", is_flag=True, help="Train although two splits share people, recordings or files.")
+@click.option("--no-faces", is_flag=True, help="Before trainings, compare people by name only, not by their faces.")
 @click.option("--scores", type=click.Path(path_type=Path), help="Judge the scores of another run; no detector is run.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. Default: runs/<time>-detect-<id>.")
 @click.option("--device", default="cpu", show_default=True, help="Of the networks: cpu, cuda, cuda:1 ...")
@@ -71,6 +75,9 @@ def command(
     known_fakes: tuple[int, ...],
     draws: int,
     examples: int,
+    no_baseline: bool,
+    leaky: bool,
+    no_faces: bool,
     scores: Path | None,
     out: Path | None,
     device: str,
@@ -81,9 +88,11 @@ def command(
 
     Detectors that are trained are asked about everyone they have not seen: P1 where they know the fakes' generator, P3
     where they do not. With --protocol, --detector names kinds that are trained for it: P1 (new people), P2 (a new
-    generator), P3 (both; with the leave-one-generator-out matrix), k-shot (P3, but for 1, 8 and 32 fakes of it).
-    Beside them stands 'metadata', which sees no picture: what it tells apart is cheap to see. With --folds, each is
-    trained so many times, and everyone is judged once, by a detector that has not seen them.
+    generator), P3 (both; with the leave-one-generator-out matrix), k-shot (P3, but for 1, 8 and 32 fakes of it); first
+    the clips are audited as before 'theval detect train'. With --folds, each is trained so many times, and everyone is
+    judged once, by a detector that has not seen them.
+    Beside them stand 'metadata', which sees no picture, and 'spectrum', a line through the frames' power spectrum that
+    is fitted to the same training people: what these tell apart is cheap to see.
 
     RUN/examples shows what each detector is surest of and most wrong about, with maps; not with --protocol or --scores.
 
@@ -110,10 +119,20 @@ def command(
             )
         _tell(_judge_again(scores or out / SCORES, out, seed), out, as_json)
         return
-    from benchmarks.detection import gather, judge_as_given, judge_trainings, plan_folds, plan_trainings, score
+    from benchmarks.detection import (
+        gather,
+        judge_as_given,
+        judge_trainings,
+        known_to,
+        plan_folds,
+        plan_trainings,
+        score,
+        teaches,
+    )
     from benchmarks.examples import make_examples
     from benchmarks.robustness import PERTURBATIONS
     from thead_eval import __version__
+    from thead_eval.cli.detect.leaks import check_leaks
     from thead_eval.cli.progress import progress_bars
     from thead_eval.data import open_dataset
     from thead_eval.evidence import read_evidence
@@ -127,10 +146,8 @@ def command(
     for name in perturbations:
         if name not in PERTURBATIONS:
             raise ConfigError(f"no perturbation is named '{name}'; there are: {', '.join(PERTURBATIONS)}")
-    if recipe and not protocols:
-        raise ConfigError("--config is for the trainings of a --protocol; name one, or leave it out")
-    if folds and not protocols:
-        raise ConfigError("--folds is for the trainings of a --protocol; name one, or leave it out")
+    if not protocols:
+        refuse(click.get_current_context(), ("recipe", "folds", "leaky", "no_faces"), "a --protocol")
     dataset = open_dataset(data) if data else None
     evidence = read_evidence(dataset, fakes)
     collections = _collections(evidence, dataset, fakes)
@@ -156,28 +173,65 @@ def command(
     run = open_run(out, config, SETTINGS)
     run.record("predicting", config, described, {}, [])
     with progress_bars() as progress:
+        fit, trainings = _fit(device, recipe, detectors, progress), out / "trainings"
         if protocols:
+            check_leaks(
+                evidence,
+                seed,
+                progress,
+                partial(click.echo, err=True),
+                faces=not no_faces,
+                kept=trainings / "faces.safetensors",
+                leaky=leaky,
+            )
             if folds:
-                trainings = plan_folds(evidence, protocols, folds, seed)
+                planned = plan_folds(evidence, protocols, folds, seed)
             else:
-                trainings = plan_trainings(evidence, protocols, seed, known_fakes, draws)
+                planned = plan_trainings(evidence, protocols, seed, known_fakes, draws)
+            added = _added(detectors, no_baseline, all(teaches(training.learn) for training in planned))
             judges = []
-            fit = _fit(device, recipe, progress)
-            for judge in judge_trainings(trainings, detectors, fit, out / "trainings", seed, progress):
-                score(run, evidence, [judge], collections, frames, perturbations, progress)
+            for judge in judge_trainings(planned, (*detectors, *added), fit, trainings, seed, progress):
+                bent = () if judge.model.detector in added else perturbations
+                score(run, evidence, [judge], collections, frames, bent, progress)
                 judges.append(judge.forgotten())
         else:
-            judges = judge_as_given(_load(detectors, device), evidence, split)  # type: ignore[arg-type]  # click's choice
-            score(run, evidence, judges, collections, frames, perturbations, progress)
+            loaded = _load(detectors, device)
+            names = [detector.name for detector in loaded.values()]
+            learnable = split in (None, "test") and teaches(evidence, ("train", "val", "test"))
+            added = _added(names, no_baseline, learnable)
+            try:
+                cheap = {name: fit(name, known_to(evidence), trainings / name / "as given", seed) for name in added}
+            except (DatasetError, MediaError) as error:  # what a detector as it comes is judged by needs no such clip
+                click.echo(f"'{BASELINE}' is not in the table: {error}", err=True)
+                cheap = {}
+            judges = judge_as_given(loaded | cheap, evidence, split)  # type: ignore[arg-type]  # click's choice
+            asked = [judge for judge in judges if judge.model.key not in cheap]
+            score(run, evidence, asked, collections, frames, perturbations, progress)
+            beside = [judge for judge in judges if judge.model.key in cheap]
+            score(run, evidence, beside, collections, frames, (), progress)
         gather(run, judges, perturbations, out / SCORES)
         run.record("scoring", config, described, {}, [])
         table = read_scores(out / SCORES)
         write_items(out, (item for judge in judges for item in judge.items))
         if not protocols:
-            make_examples(run, judges, table, evidence, examples, _explain, progress)
+            make_examples(run, asked, table, evidence, examples, _explain, progress)
         weights = {judge.model.key: judge.model.sha256 for judge in judges if judge.model.sha256}
         measurements = _measure(run, table, config, described, weights, progress)
     _tell(measurements, out, as_json)
+
+
+def _added(asked: Sequence[str], no_baseline: bool, learnable: bool) -> tuple[str, ...]:
+    """What is judged beside those that were asked for."""
+    if no_baseline or BASELINE in asked:
+        return ()
+    if not learnable:
+        click.echo(
+            f"'{BASELINE}' is not in the table: it needs people to learn from, to be calibrated on and to be asked "
+            "about, each with real clips and fakes in a split of their own",
+            err=True,
+        )
+        return ()
+    return (BASELINE,)
 
 
 def _explain(score: "Score", frames: "Tensor", place: int) -> "Picture":
@@ -243,11 +297,12 @@ def _collections(evidence: "Evidence", dataset: "Dataset | None", fakes: Sequenc
     return {path: folders[0].resolve().name if folders else rest for path, folders in owners.items()}
 
 
-def _fit(device: str, recipe: Path | None, progress: "Progress") -> "Fit":
+def _fit(device: str, recipe: Path | None, asked: Sequence[str], progress: "Progress") -> "Fit":
     """Trains as 'theval detect train' does, or continues where that stopped, and gives the best state.
 
-    An ensemble is of those that were trained before it in the same folder, on the same evidence. What a fitted detector
-    measures in a clip is kept beside its trainings, and shared by all of them.
+    The recipe is of those that were asked for. An ensemble is of those that were trained before it in the same folder,
+    on the same evidence. What a fitted detector measures in a clip is kept beside its trainings, and shared by all of
+    them.
     """
     import torch
 
@@ -259,7 +314,7 @@ def _fit(device: str, recipe: Path | None, progress: "Progress") -> "Fit":
     from thead_eval.training import open_fabric
 
     def fit(kind: str, evidence: "Evidence", out: Path, seed: int) -> "Detector":
-        settings = read_recipe(kind, recipe, {"seed": seed})
+        settings = read_recipe(kind, recipe if kind in asked else None, {"seed": seed})
         if hasattr(find_class(settings.detector), "fits_on"):
             if not (out / "best.safetensors").exists():
                 others = sorted(out.parent.parent.glob(f"*/{glob.escape(out.name)}/best.safetensors"))

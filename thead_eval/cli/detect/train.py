@@ -20,7 +20,8 @@ import click
     "--detector",
     default="efflite0",
     show_default=True,
-    help="efflite0, sbi, srm, temporal, xception, timm:NAME, spectrum, landmarks, grain or ensemble; in docs/detect.md",
+    help="efflite0, sbi, srm, freq, temporal, xception, timm:NAME, spectrum, landmarks, grain or ensemble: see "
+    "docs/detect.md",
 )
 @click.option("--without", multiple=True, help="A generator whose fakes are left out. Repeatable.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
@@ -37,6 +38,7 @@ import click
     "--member", type=click.Path(path_type=Path), multiple=True, help="ensemble: a trained detector. Repeatable."
 )
 @click.option("--leaky", is_flag=True, help="Train although two splits share people, recordings or files.")
+@click.option("--no-faces", is_flag=True, help="Compare names only, not faces, of the people of two splits.")
 @click.option("--resume", is_flag=True, help="Continue what is in OUT, or begin where it is empty.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
@@ -54,6 +56,7 @@ def command(
     precision: str | None,
     member: tuple[Path, ...],
     leaky: bool,
+    no_faces: bool,
     resume: bool,
     as_json: bool,
 ) -> None:
@@ -64,8 +67,8 @@ def command(
     metrics.csv. Ctrl-C or SIGTERM saves and ends (exit code 130 or 143); the same command with --resume makes the run
     that would have been. A training that diverges ends with exit code 1.
 
-    Before it, the clips are audited as by 'theval detect audit --fair --no-faces': what two splits share is an error,
-    and what the files tell without a picture is said.
+    Before it, the clips are audited as by 'theval detect audit --fair': what two splits share is an error; faces that
+    may be one person's, and what the files tell without a picture, are said.
 
     \b
     Examples:
@@ -84,7 +87,7 @@ def command(
     from detectors.fit import fit
     from detectors.recipe import read_recipe
     from detectors.train import train
-    from thead_eval.audit import audit
+    from thead_eval.cli.detect.leaks import check_leaks
     from thead_eval.cli.options import refuse
     from thead_eval.cli.progress import training_bars
     from thead_eval.data import open_dataset
@@ -107,14 +110,15 @@ def command(
         refuse(click.get_current_context(), ("member",), "--detector ensemble")
     with training_bars(leads) as bars:
         if leads:
-            leaks = audit(evidence.judged(), recipe.train.seed, bars.read, faces=False).leaks
-            for leak in leaks:
-                bars.say(f"{leak.check}: {leak.what}")
-            shared = [leak for leak in leaks if leak.check != "metadata"]
-            if shared and not leaky:
-                raise ConfigError(
-                    f"{shared[0].what}; put each in one split, see 'theval detect audit', or pass --leaky"
-                )
+            check_leaks(
+                evidence,
+                recipe.train.seed,
+                bars.read,
+                bars.say,
+                faces=not no_faces,
+                kept=out / "faces.safetensors",
+                leaky=leaky,
+            )
         try:
             if hasattr(find_class(recipe.detector), "fits_on"):
                 refuse(click.get_current_context(), ("steps", "hours", "batch", "precision", "resume"), "a network")
