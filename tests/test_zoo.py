@@ -178,7 +178,7 @@ def test_a_probe_starts_from_imagenet_and_learns_a_line_alone(frames: Tensor) ->
     probe.start()
     numbers = probe.measure(frames[:2, None])
     assert numbers.shape == (2, 224) and not torch.allclose(numbers, blank)
-    whole = efflite0_network()
+    whole: Any = efflite0_network()
     with torch.no_grad():
         x = efflite0_input(resize(frames[:2], 224))
         for layer in (whole.conv_stem, whole.bn1, *whole.blocks[:5]):
