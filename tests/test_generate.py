@@ -21,10 +21,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
 
 import detectors.checkpoint
+from generator import adapt
 from generator.talker import load_talker
 from generator.warp import warp
 from tests.test_fewshot import write_checkpoint
-from thead_eval.cli.generate import command
+from thead_eval import plugins
+from thead_eval.cli.generate import TUNED, command
 from thead_eval.credentials import read_credentials
 from thead_eval.errors import CheckpointError, ConfigError, MediaError, NoFaceFound, PluginError, RunError, ThevalError
 from thead_eval.manifest import read_manifest, typed_command
@@ -240,6 +242,48 @@ def test_a_checkpoint_is_named_and_its_talker_kept(tmp_path: Path, monkeypatch: 
     refused(CheckpointError, "is a file of 'theval detector 1', not a generator's", *photo, "--checkpoint", detector)
 
 
+@pytest.mark.slow
+def test_what_is_tuned_is_chosen_and_in_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one photo, fine-tuning changes psi' alone unless somebody chooses."""
+    monkeypatch.setenv("THEVAL_CHECKPOINT", "")  # so that it is put back
+    checkpoint = write_checkpoint(tmp_path / "tiny.safetensors")
+    photo = ("--photos", HOPPER, "--drive", "nod", "--size", "64", "--checkpoint", checkpoint)
+    run(*photo, "--generator", "fewshot_ff", "-o", tmp_path / "a.mp4", "--save-talker", tmp_path / "a.safetensors")
+    made = run(*photo, "--tune", "heads", "-o", tmp_path / "b.mp4", "--save-talker", tmp_path / "b.safetensors")
+    assert "made by 'fewshot_heads' from 1 photo" in made.stdout
+    assert read_manifest(tmp_path)[1].generator == "fewshot_heads"
+    before, after = (load_talker(tmp_path / f"{name}.safetensors", torch.device("cpu")) for name in "ab")
+    assert after.origin.generator == "fewshot_heads" and after.origin.steps > 0
+    biases = [dict(talker.network.named_parameters()) for talker in (before, after)]
+    changed = {name for name in biases[0] if not torch.equal(biases[0][name], biases[1][name])}
+    assert "heads.bias" in changed and "middle.0.norm_1.bias" in changed  # the heads, and psi'
+    assert not {name for name in changed if name.startswith("down.") and name.endswith(".bias")}
+
+
+def test_each_choice_of_what_is_tuned_is_a_generator(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(TUNED) == set(adapt.TUNED)
+    for tune, name in TUNED.items():
+        generator = plugins.make("generator", name, torch.device("cpu"))
+        assert (generator.name, generator.config.tune) == (name, tune)
+    # Of a dataset, too: this checkpoint cannot be fine-tuned, and that is told of a generator of that name.
+    monkeypatch.setenv("THEVAL_CHECKPOINT", "")  # so that it is put back
+    checkpoint = write_checkpoint(tmp_path / "tiny.safetensors", discriminator=False)
+    options = ("--data", dataset, "--shots", "1", "--identities", "1", "--checkpoint", checkpoint, "--tune", "adain")
+    named = ("--generator", "copy", "--generator", "fewshot", "-o", tmp_path / "fakes", "--json")
+    (failure,) = json.loads(run(*options, *named).stdout)["failures"]
+    assert failure["labels"] == {"generator": "fewshot_adain", "shots": "1"} and "no discriminator" in failure["reason"]
+    refused(
+        ConfigError,
+        "--tune is for --generator fewshot, not copy, warp; leave one",
+        *options,
+        *named[:2],
+        "--generator",
+        "warp",
+    )
+
+
 # Memory.
 
 
@@ -374,6 +418,12 @@ def test_options_that_do_not_fit_say_why(tmp_path: Path) -> None:
     )
     refused(ConfigError, "is one of the inputs and would be overwritten", *photo, "--preview", HOPPER, "-o", "a.mp4")
     refused(ConfigError, "there is no checkpoint 'absent.safetensors'", *photo, "--checkpoint", "absent.safetensors")
+    refused(
+        ConfigError, "--compile is for networks, and .* 'warp' has none", *photo, "--compile", "-o", tmp_path / "a.mp4"
+    )
+    refused(
+        ConfigError, "--compile means something only with --photos", "--data", "d", "--compile", "-o", tmp_path / "f"
+    )
     refused(ConfigError, "--certificate and --key go together", *photo, "--key", "a.pem", "-o", tmp_path / "a.mp4")
     refused(ConfigError, "--device cuda:9 cannot be used here", *photo, "--device", "cuda:9", "-o", tmp_path / "a.mp4")
     refused(
