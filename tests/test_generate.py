@@ -236,7 +236,9 @@ def test_a_checkpoint_is_named_and_its_talker_kept(tmp_path: Path, monkeypatch: 
     assert talker.side == 64 and talker.origin.generator == "fewshot_ff"
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04]\x94.")
     bad = ("--generator", "fewshot_ff", "--checkpoint", tmp_path / "pickle.safetensors")
-    refused(CheckpointError, r"pickle\.safetensors", *photo, *bad)
+    refused(CheckpointError, r"pickle\.safetensors' is a pickle, which could run code", *photo, *bad)
+    (tmp_path / "half.safetensors").write_bytes(checkpoint.read_bytes()[:100_000])
+    refused(CheckpointError, "is damaged or cut short", *photo, "--checkpoint", tmp_path / "half.safetensors")
     refused(CheckpointError, "is a talker, one person as learnt", *photo, "--checkpoint", tmp_path / "me.safetensors")
     detector = Path(detectors.checkpoint.__file__).parent / "checkpoints" / "grain.safetensors"
     refused(CheckpointError, "is a file of 'theval detector 1', not a generator's", *photo, "--checkpoint", detector)
@@ -364,6 +366,8 @@ def test_photos_that_will_not_do_say_why(tmp_path: Path) -> None:
     two = save(tmp_path / "two.png", twice)
     refused(NoFaceFound, r"'two\.png' shows 2 faces .*choose one with --face", two, *out)
     refused(NoFaceFound, r"'two\.png' shows 2 faces, and --face asks for number 3", two, *out, "--face", "3")
+    profile = COLLINS.with_name("camera.png")
+    refused(NoFaceFound, r"face in 'camera\.png' is turned away too far", profile, *out, "--size", "64")
     refused(MediaError, r"cannot read image '.*absent\.png'", tmp_path / "absent.png", *out)
     assert not (tmp_path / "fake.mp4").exists() and not (tmp_path / "manifest.csv").exists()
     run(two, *out, "--face", "2", "--size", "64", "--show-crop", tmp_path / "crop.png")
@@ -389,6 +393,12 @@ def test_drivers_that_will_not_do_say_why(tmp_path: Path) -> None:
     assert (still[16] - still[29]).abs().mean() < 2  # H.264 still mends a picture that no longer moves
     (tmp_path / "nothing.mp4").touch()
     refused(MediaError, r"cannot open '.*nothing\.mp4'", HOPPER, "--drive", tmp_path / "nothing.mp4", *out)
+    with av.open(tmp_path / "short.mp4", "w") as container:
+        stream = container.add_stream("h264", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height = 64, 64
+        container.start_encoding()
+    refused(MediaError, r"short\.mp4' holds no video; give", HOPPER, "--drive", tmp_path / "short.mp4", *out)
     refused(ConfigError, "no file 'shout' to drive with; give .* nod, smile, talk", HOPPER, "--drive", "shout", *out)
     empty = read_driver("nod")
     nothing = Landmarks(empty.landmarks.points[:0], empty.landmarks.found[:0])
