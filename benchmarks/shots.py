@@ -15,13 +15,13 @@ import torch
 
 from thead_eval import plugins
 from thead_eval.data import Dataset, FewShotPlan, Split, open_dataset, plan_few_shot_sets
-from thead_eval.errors import MediaError, PluginError, RunError, ThevalError
+from thead_eval.errors import MediaError, RunError
 from thead_eval.judging import NeverMade, Pair, PairSet, Progress, RealClip, run_tasks
 from thead_eval.manifest import checkpoint_of
 from thead_eval.media import write_clip
 from thead_eval.results import Failure
 from thead_eval.run import RunFolder
-from thead_eval.types import Clip, FewShotGenerator, FewShotSet, GeneratorFactory
+from thead_eval.types import Clip, FewShotGenerator, FewShotSet
 
 
 @dataclass(frozen=True)
@@ -182,14 +182,7 @@ def checkpoints_of(generators: Iterable[str], device: str) -> dict[str, str]:
         PluginError: a generator is unknown, or cannot be made.
         CheckpointError: the weights are missing, damaged or something else.
     """
-    found = {}
-    for name in generators:
-        try:
-            found[name] = checkpoint_of(load_generator(name, device))
-        except ThevalError:
-            raise
-        except Exception as error:  # a plug-in can raise anything
-            raise PluginError(f"generator '{name}' cannot be made: {type(error).__name__}: {error}") from error
+    found = {name: checkpoint_of(load_generator(name, device)) for name in generators}
     return {name: sha256 for name, sha256 in found.items() if sha256}
 
 
@@ -200,5 +193,5 @@ def load_generator(name: str, device: str) -> FewShotGenerator:
 
 @cache
 def _load_generator(name: str, device: str, checkpoint: str | None) -> FewShotGenerator:
-    factory: GeneratorFactory = plugins.load("generator", name)
-    return factory(torch.device(device))
+    generator: FewShotGenerator = plugins.make("generator", name, torch.device(device))
+    return generator

@@ -123,6 +123,7 @@ class Probes(NamedTuple):
     contrast: float  # standard deviation within a frame
     embedding_swap: float  # change of the output with another person's e_hat alone
     person_swap: float  # with another person's e_hat and support frames
+    pose_swap: float  # with another person's landmarks alone
 
 
 @torch.no_grad()
@@ -134,6 +135,7 @@ def probe(network: "EmbedAndGenerate", exam: Exam, fabric: Fabric) -> Probes:
         e_hat, own = network(batch)
         swapped = network(batch, e_hat.roll(1, 0))[1]
         replaced = network(other, e_hat.roll(1, 0))[1]
+        posed = network(batch._replace(y=batch.y.roll(1, 0), points=batch.points.roll(1, 0)), e_hat)[1]
     x, frame = to_network(batch.x), own.frame.float()
     between = (x - x.roll(1, 0)).abs().mean().item() or math.nan  # one person alone has nobody to swap with
     return Probes(
@@ -141,6 +143,7 @@ def probe(network: "EmbedAndGenerate", exam: Exam, fabric: Fabric) -> Probes:
         (frame.std((2, 3)).mean() / x.std((2, 3)).mean()).item(),
         (swapped.frame - frame).abs().mean().item() / between,
         (replaced.frame - frame).abs().mean().item() / between,
+        (posed.frame - frame).abs().mean().item() / between,
     )
 
 
@@ -148,7 +151,7 @@ def check_health(probes: Probes, recipe: Recipe, step: int) -> None:
     """Stop a training that can only waste hours.
 
     Raises:
-        TrainingFailed: the output is black or flat, or the same for everyone.
+        TrainingFailed: the output is black or flat, or the same for everyone or in each pose.
     """
     if not all(math.isfinite(value) or name.endswith("swap") for name, value in probes._asdict().items()):
         raise TrainingFailed(f"step {step}: the output holds NaN; start again with a smaller lr")
@@ -169,6 +172,12 @@ def check_health(probes: Probes, recipe: Recipe, step: int) -> None:
             f"step {step}: the embedder is ignored: another person's frames change the output by {swap:.1%} of what "
             f"their real frames differ, below swap_floor = {recipe.meta.swap_floor:.1%}; start again with more people, "
             "more stretch of the landmarks, or a larger match weight"
+        )
+    if probes.pose_swap < recipe.meta.swap_floor:
+        raise TrainingFailed(
+            f"step {step}: the landmarks are ignored: another pose changes the output by {probes.pose_swap:.1%} of "
+            f"what real frames differ, below swap_floor = {recipe.meta.swap_floor:.1%}; check the landmarks of the "
+            "dataset, and start again with a smaller lr"
         )
 
 

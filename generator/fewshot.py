@@ -1,6 +1,7 @@
 """The few-shot system as a generator: a checkpoint, adapted to a person, as a fast talker.
 
-`fewshot` fine-tunes (FT in the paper's tables), `fewshot_ff` is feed-forward (FF).
+`fewshot` fine-tunes (FT in the paper's tables), `fewshot_ff` is feed-forward (FF). What fine-tuning changes is in the
+name, as a generator's name fixes what is compared: `fewshot_heads` and its siblings.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from generator import checkpoint
-from generator.adapt import AdaptConfig, LossWeights, Networks, adapt
+from generator.adapt import AdaptConfig, LossWeights, Networks, Tune, adapt
 from generator.networks import Discriminator, Embedder, Generator
 from generator.talker import FewShotTalker, Folded, Origin, Precision, Unfolded, computes_bfloat16, fold
 from thead_eval.errors import CheckpointError
@@ -39,6 +40,10 @@ class FewShot:
     def telling(self, tell: Tell) -> "FewShot":
         """The same, which says how far it is."""
         return replace(self, tell=tell)
+
+    def compiling(self) -> "FewShot":
+        """The same, whose talkers go through torch.compile."""
+        return replace(self, compiled=True)
 
     @property
     def checkpoint_sha256(self) -> str:
@@ -86,6 +91,30 @@ def fewshot(device: torch.device) -> FewShot:
 def fewshot_ff(device: torch.device) -> FewShot:
     """The same feed-forward: no fine-tuning, a fraction of a second a person."""
     return FewShot("fewshot_ff", device, _chosen(), None)
+
+
+def fewshot_all(device: torch.device) -> FewShot:
+    """`fewshot` that changes psi' and all of G', from a single frame too."""
+    return _tuning("fewshot_all", device, "all")
+
+
+def fewshot_adain(device: torch.device) -> FewShot:
+    """`fewshot` that changes psi' alone."""
+    return _tuning("fewshot_adain", device, "adain")
+
+
+def fewshot_last_up(device: torch.device) -> FewShot:
+    """`fewshot` that changes psi', the last block of G' and the layers of its output."""
+    return _tuning("fewshot_last_up", device, "adain+last_up")
+
+
+def fewshot_heads(device: torch.device) -> FewShot:
+    """`fewshot` that changes psi' and the layers of the output of G'."""
+    return _tuning("fewshot_heads", device, "heads")
+
+
+def _tuning(name: str, device: torch.device, tune: Tune) -> FewShot:
+    return FewShot(name, device, _chosen(), AdaptConfig(tune=tune))
 
 
 def _chosen() -> Path:

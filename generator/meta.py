@@ -409,6 +409,7 @@ def train(
         RunError: `out` holds another training, or one and `resume` was not asked for.
         DatasetError: there are too few clips or people.
         TrainingFailed: a loss became NaN, or the networks collapsed.
+        WeightsMissing: a content network's file is not on this machine.
     """
     meta, device, leads = recipe.meta, fabric.device, fabric.global_rank == 0
     if meta.batch % fabric.world_size:
@@ -416,16 +417,18 @@ def train(
     last = out / "last.safetensors"
     if last.exists() and not resume:
         raise RunError(f"'{out}' already holds a training; pass --resume to continue it, or another -o")
-    content = losses.load_content(meta.content_networks, device)  # first, as it may be missing
     footage = read_footage(dataset, "train")
     state = new_state(recipe, len(footage.clips), device)
     if last.exists():
         load_state(last, state, recipe, dataset)
+        if state.step >= meta.steps or (hours is not None and state.seconds >= 3600 * hours):
+            asked = f"{meta.steps} steps" if state.step >= meta.steps else f"{hours:g} hours"
+            say(f"this training is finished, all {asked} of it; ask for more to go on")
+            return Ending(state.step, state.seconds, None, state.best, state.best_step)
         say(f"continuing at step {state.step}")
     elif start is not None:
         load_networks(start, state)
-    if state.step >= meta.steps or (hours is not None and state.seconds >= 3600 * hours):
-        return Ending(state.step, state.seconds, None, state.best, state.best_step)
+    content = losses.load_content(meta.content_networks, device)  # before anything is written, as it may be missing
     nets = wrap(state, fabric)
     if leads:
         (out / "samples").mkdir(parents=True, exist_ok=True)

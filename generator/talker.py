@@ -34,7 +34,7 @@ from generator.networks import (
 )
 from generator.warp import STRIDE, spline_nodes
 from thead_eval.drawing import draw_landmarks
-from thead_eval.errors import CheckpointError
+from thead_eval.errors import CheckpointError, ConfigError
 from thead_eval.types import Clip, Landmarks
 
 BATCH = 8  # frames made at a time: a bound on memory
@@ -193,9 +193,23 @@ class Folded(nn.Module):
                 module.to(self.dtype).to(memory_format=torch.channels_last)
 
     def compile_trunk(self) -> None:
-        """By torch.compile, at the first frame. On two CPU cores that took 40 s and made nothing faster, and with the
-        warps, which are not in it, everything three times as slow; so nobody does it unasked."""
-        self.trunk = torch.compile(self.trunk)  # type: ignore[method-assign]  # as torch means it to be used
+        """By torch.compile, at the first frame, which raises ConfigError where it cannot be done. On two CPU cores that
+        took 40 s and made nothing faster, and with the warps, which are not in it, everything three times as slow; so
+        nobody does it unasked."""
+        compiled = torch.compile(self.trunk)
+
+        def trunk(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            from torch._dynamo.exc import BackendCompilerFailed  # by now it is imported
+
+            try:
+                return compiled(x)
+            except BackendCompilerFailed as error:
+                raise ConfigError(
+                    f"torch.compile does not work here ({str(error).splitlines()[0]}); install a C++ compiler such as "
+                    "g++, or leave --compile out"
+                ) from error
+
+        self.trunk = trunk  # type: ignore[method-assign]  # as torch means it to be used
 
     def forward(self, y: Tensor, points: Tensor) -> Tensor:
         """Frames [B, 3, O, O] with landmarks [B, 68, 2] in pixels of O, drawn as y [B, 3, S, S]; pictures are -1..1."""

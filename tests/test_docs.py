@@ -34,6 +34,16 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
+def test_tests_that_are_named_exist() -> None:
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)::(test_\w+)`", page.read_text())}
+    defined = {
+        (file.stem, name)
+        for file in (ROOT / "tests").glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)\(", file.read_text(), re.MULTILINE)
+    }
+    assert len(named) > 20 and named - defined == set()
+
+
 def commands_of(text: str) -> list[str]:
     """The lines of code blocks that call theval, continued lines joined; <stand-ins> are left out."""
     lines = re.findall(r"^ +(theval [^\n]+)$", text.replace("\\\n", " "), re.MULTILINE)

@@ -4,15 +4,20 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from face_alignment import FaceAlignment, LandmarksType
+from face_alignment.api import models_urls
+from face_alignment.models import FAN
 from matplotlib.cbook import get_sample_data
+from numpy.typing import NDArray
 from PIL import Image
 from skimage.data import astronaut
 from torch import Tensor
 
-from thead_eval.backends import CONFIDENT, face_box, overlap
+from thead_eval.backends import CONFIDENT, face_box, fan_landmarker, overlap
 from thead_eval.errors import WeightsMissing
 from thead_eval.faces import (
     Detector,
@@ -24,6 +29,7 @@ from thead_eval.faces import (
     load_landmarker,
 )
 from thead_eval.media import read_image
+from thead_eval.pictures import Picture
 
 CPU = torch.device("cpu")
 
@@ -149,6 +155,60 @@ def test_overlap_of_boxes() -> None:
 def test_fan_without_its_weights_says_how_to_get_them() -> None:
     with pytest.raises(WeightsMissing, match="theval weights fetch fan_2dfan4"):
         load_landmarker("fan", CPU)
+
+
+class Careless(FaceAlignment):  # type: ignore[misc]  # face_alignment has no types
+    """What versions of the package did: autograd is off afterwards, for all that the process computes."""
+
+    def get_landmarks_from_image(self, image: Picture, detected_faces: list[list[float]]) -> list[NDArray[np.float32]]:
+        torch.set_grad_enabled(False)
+        found: list[NDArray[np.float32]] = super().get_landmarks_from_image(image, detected_faces)
+        return found
+
+
+@pytest.fixture(scope="module")
+def careless(tmp_path_factory: pytest.TempPathFactory) -> FaceAlignment:
+    """With random weights, which the package finds where torch.hub would have put its own."""
+    torch.manual_seed(0)
+    hub = tmp_path_factory.mktemp("hub")
+    (hub / "checkpoints").mkdir()
+    torch.save(FAN(4).state_dict(), hub / "checkpoints" / models_urls["2DFAN-4"].rpartition("/")[2])
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(hub)
+    try:
+        return Careless(LandmarksType.TWO_D, device="cpu", face_detector="folder", compile=False)
+    finally:
+        torch.hub.set_dir(before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("enabled", [True, False])
+def test_fan_leaves_autograd_as_it_was(careless: FaceAlignment, enabled: bool) -> None:
+    predict = fan_landmarker(careless)
+    picture = portraits()[0].permute(1, 2, 0).contiguous().numpy()
+    box = np.array([[60, 60, 200, 200]], np.float32)
+    with torch.set_grad_enabled(enabled):
+        assert predict([picture], box).shape == (1, 68, 2)
+        assert torch.is_grad_enabled() == enabled
+        with pytest.raises(cv2.error):
+            predict([picture], box * np.float32(np.nan))
+        assert torch.is_grad_enabled() == enabled
+
+
+@pytest.mark.slow
+def test_fan_sees_one_picture_at_a_time_and_keeps_none(careless: FaceAlignment) -> None:
+    """So that memory, which on a GPU is scarce, does not grow with the clip."""
+    seen: list[tuple[int, bool]] = []
+
+    def look(module: torch.nn.Module, inputs: tuple[Tensor, ...], outputs: list[Tensor]) -> None:
+        seen.append((len(inputs[0]), any(output.requires_grad for output in outputs)))
+
+    picture = portraits()[0].permute(1, 2, 0).contiguous().numpy()
+    hook = careless.face_alignment_net.register_forward_hook(look)
+    points = fan_landmarker(careless)([picture] * 2, np.array([[60, 60, 200, 200]] * 2, np.float32))
+    hook.remove()
+    assert seen == [(1, False)] * 4  # each picture and its mirror image
+    assert np.array_equal(points[0], points[1])
 
 
 def test_real_portraits(real_data: Path, landmarker: Landmarker) -> None:

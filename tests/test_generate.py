@@ -21,10 +21,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
 
 import detectors.checkpoint
+from generator import adapt
 from generator.talker import load_talker
 from generator.warp import warp
 from tests.test_fewshot import write_checkpoint
-from thead_eval.cli.generate import command
+from thead_eval import plugins
+from thead_eval.cli.generate import TUNED, command
 from thead_eval.credentials import read_credentials
 from thead_eval.errors import CheckpointError, ConfigError, MediaError, NoFaceFound, PluginError, RunError, ThevalError
 from thead_eval.manifest import read_manifest, typed_command
@@ -234,10 +236,54 @@ def test_a_checkpoint_is_named_and_its_talker_kept(tmp_path: Path, monkeypatch: 
     assert talker.side == 64 and talker.origin.generator == "fewshot_ff"
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04]\x94.")
     bad = ("--generator", "fewshot_ff", "--checkpoint", tmp_path / "pickle.safetensors")
-    refused(CheckpointError, r"pickle\.safetensors", *photo, *bad)
+    refused(CheckpointError, r"pickle\.safetensors' is a pickle, which could run code", *photo, *bad)
+    (tmp_path / "half.safetensors").write_bytes(checkpoint.read_bytes()[:100_000])
+    refused(CheckpointError, "is damaged or cut short", *photo, "--checkpoint", tmp_path / "half.safetensors")
     refused(CheckpointError, "is a talker, one person as learnt", *photo, "--checkpoint", tmp_path / "me.safetensors")
     detector = Path(detectors.checkpoint.__file__).parent / "checkpoints" / "grain.safetensors"
     refused(CheckpointError, "is a file of 'theval detector 1', not a generator's", *photo, "--checkpoint", detector)
+
+
+@pytest.mark.slow
+def test_what_is_tuned_is_chosen_and_in_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one photo, fine-tuning changes psi' alone unless somebody chooses."""
+    monkeypatch.setenv("THEVAL_CHECKPOINT", "")  # so that it is put back
+    checkpoint = write_checkpoint(tmp_path / "tiny.safetensors")
+    photo = ("--photos", HOPPER, "--drive", "nod", "--size", "64", "--checkpoint", checkpoint)
+    run(*photo, "--generator", "fewshot_ff", "-o", tmp_path / "a.mp4", "--save-talker", tmp_path / "a.safetensors")
+    made = run(*photo, "--tune", "heads", "-o", tmp_path / "b.mp4", "--save-talker", tmp_path / "b.safetensors")
+    assert "made by 'fewshot_heads' from 1 photo" in made.stdout
+    assert read_manifest(tmp_path)[1].generator == "fewshot_heads"
+    before, after = (load_talker(tmp_path / f"{name}.safetensors", torch.device("cpu")) for name in "ab")
+    assert after.origin.generator == "fewshot_heads" and after.origin.steps > 0
+    biases = [dict(talker.network.named_parameters()) for talker in (before, after)]
+    changed = {name for name in biases[0] if not torch.equal(biases[0][name], biases[1][name])}
+    assert "heads.bias" in changed and "middle.0.norm_1.bias" in changed  # the heads, and psi'
+    assert not {name for name in changed if name.startswith("down.") and name.endswith(".bias")}
+
+
+def test_each_choice_of_what_is_tuned_is_a_generator(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(TUNED) == set(adapt.TUNED)
+    for tune, name in TUNED.items():
+        generator = plugins.make("generator", name, torch.device("cpu"))
+        assert (generator.name, generator.config.tune) == (name, tune)
+    # Of a dataset, too: this checkpoint cannot be fine-tuned, and that is told of a generator of that name.
+    monkeypatch.setenv("THEVAL_CHECKPOINT", "")  # so that it is put back
+    checkpoint = write_checkpoint(tmp_path / "tiny.safetensors", discriminator=False)
+    options = ("--data", dataset, "--shots", "1", "--identities", "1", "--checkpoint", checkpoint, "--tune", "adain")
+    named = ("--generator", "copy", "--generator", "fewshot", "-o", tmp_path / "fakes", "--json")
+    (failure,) = json.loads(run(*options, *named).stdout)["failures"]
+    assert failure["labels"] == {"generator": "fewshot_adain", "shots": "1"} and "no discriminator" in failure["reason"]
+    refused(
+        ConfigError,
+        "--tune is for --generator fewshot, not copy, warp; leave one",
+        *options,
+        *named[:2],
+        "--generator",
+        "warp",
+    )
 
 
 # Memory.
@@ -320,6 +366,8 @@ def test_photos_that_will_not_do_say_why(tmp_path: Path) -> None:
     two = save(tmp_path / "two.png", twice)
     refused(NoFaceFound, r"'two\.png' shows 2 faces .*choose one with --face", two, *out)
     refused(NoFaceFound, r"'two\.png' shows 2 faces, and --face asks for number 3", two, *out, "--face", "3")
+    profile = COLLINS.with_name("camera.png")
+    refused(NoFaceFound, r"face in 'camera\.png' is turned away too far", profile, *out, "--size", "64")
     refused(MediaError, r"cannot read image '.*absent\.png'", tmp_path / "absent.png", *out)
     assert not (tmp_path / "fake.mp4").exists() and not (tmp_path / "manifest.csv").exists()
     run(two, *out, "--face", "2", "--size", "64", "--show-crop", tmp_path / "crop.png")
@@ -345,6 +393,12 @@ def test_drivers_that_will_not_do_say_why(tmp_path: Path) -> None:
     assert (still[16] - still[29]).abs().mean() < 2  # H.264 still mends a picture that no longer moves
     (tmp_path / "nothing.mp4").touch()
     refused(MediaError, r"cannot open '.*nothing\.mp4'", HOPPER, "--drive", tmp_path / "nothing.mp4", *out)
+    with av.open(tmp_path / "short.mp4", "w") as container:
+        stream = container.add_stream("h264", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height = 64, 64
+        container.start_encoding()
+    refused(MediaError, r"short\.mp4' holds no video; give", HOPPER, "--drive", tmp_path / "short.mp4", *out)
     refused(ConfigError, "no file 'shout' to drive with; give .* nod, smile, talk", HOPPER, "--drive", "shout", *out)
     empty = read_driver("nod")
     nothing = Landmarks(empty.landmarks.points[:0], empty.landmarks.found[:0])
@@ -374,6 +428,12 @@ def test_options_that_do_not_fit_say_why(tmp_path: Path) -> None:
     )
     refused(ConfigError, "is one of the inputs and would be overwritten", *photo, "--preview", HOPPER, "-o", "a.mp4")
     refused(ConfigError, "there is no checkpoint 'absent.safetensors'", *photo, "--checkpoint", "absent.safetensors")
+    refused(
+        ConfigError, "--compile is for networks, and .* 'warp' has none", *photo, "--compile", "-o", tmp_path / "a.mp4"
+    )
+    refused(
+        ConfigError, "--compile means something only with --photos", "--data", "d", "--compile", "-o", tmp_path / "f"
+    )
     refused(ConfigError, "--certificate and --key go together", *photo, "--key", "a.pem", "-o", tmp_path / "a.mp4")
     refused(ConfigError, "--device cuda:9 cannot be used here", *photo, "--device", "cuda:9", "-o", tmp_path / "a.mp4")
     refused(

@@ -38,6 +38,7 @@ from generator.meta import (
     new_state,
     plan,
     save_best,
+    save_state,
     train,
     update,
     wrap,
@@ -47,7 +48,7 @@ from generator.recipe import MetaConfig, Recipe, read_recipe
 from generator.samples import Augmentation, draw_episode, read_batch, read_footage
 from tests.conftest import SharedFolder
 from thead_eval.data import Dataset, DatasetInfo, PreparedClip, encode_jpeg, open_dataset, write_dataset
-from thead_eval.errors import ConfigError, RunError, TrainingFailed
+from thead_eval.errors import ConfigError, RunError, TrainingFailed, WeightsMissing
 from thead_eval.synthetic import head_clip
 from thead_eval.training import Status, open_fabric
 from thead_eval.weights import sha256_of
@@ -207,6 +208,16 @@ def test_each_loss_moves_its_own_networks(dataset: Dataset, content: losses.Cont
     assert same(weights_of(one.EG), weights_of(three.EG)) and not same(weights_of(one.D), weights_of(three.D))
 
 
+def test_a_person_is_the_mean_of_their_own_frames_in_any_batch() -> None:
+    EG = new_state(RECIPE, 4, torch.device("cpu")).average
+    torch.manual_seed(0)
+    x, y = torch.rand(5, 3, 32, 32), torch.rand(5, 3, 32, 32)
+    together = EG.embed(x, y, torch.tensor([0, 2, 0, 1, 2]), 3)
+    for person, frames in enumerate(([0, 2], [3], [1, 4])):
+        alone = EG.embed(x[frames], y[frames], torch.zeros(len(frames), dtype=torch.long), 1)
+        torch.testing.assert_close(together[person : person + 1], alone)
+
+
 def test_only_the_rows_of_a_batch_move(dataset: Dataset, content: losses.ContentLoss) -> None:
     recipe = replace(RECIPE, meta=replace(META, d_start=0))
     state = new_state(recipe, 4, torch.device("cpu"))
@@ -315,6 +326,27 @@ def test_hours_end_a_run(dataset: Dataset, tmp_path: Path) -> None:
     assert train(RECIPE, dataset, tmp_path, FABRIC, hours=1e-9, resume=True).step == 1
 
 
+def test_a_finished_run_says_so_and_asks_for_nothing(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor for the file of a network that it would need to go on."""
+    monkeypatch.setenv("THEVAL_WEIGHTS", str(tmp_path / "weights"))
+    recipe = replace(RECIPE, meta=replace(META, content_networks=("vgg19",)))
+    state = new_state(recipe, 4, torch.device("cpu"))
+    state.step, state.seconds = 12, 7.0
+    save_state(tmp_path / "last.safetensors", state, recipe, dataset)
+    said: list[str] = []
+    ending = train(recipe, dataset, tmp_path, FABRIC, resume=True, say=said.append)
+    assert (ending.step, ending.seconds, ending.signal) == (12, 7.0, None)
+    assert said == ["this training is finished, all 12 steps of it; ask for more to go on"]
+    more = replace(recipe, meta=replace(recipe.meta, steps=13))
+    train(more, dataset, tmp_path, FABRIC, resume=True, hours=0.001, say=said.append)
+    assert said[1] == "this training is finished, all 0.001 hours of it; ask for more to go on"
+    with pytest.raises(WeightsMissing, match="vgg19"):
+        train(more, dataset, tmp_path, FABRIC, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.safetensors"]
+
+
 def test_a_run_is_not_overwritten_nor_continued_otherwise(dataset: Dataset, whole: Path) -> None:
     with pytest.raises(RunError, match="already holds a training; pass --resume"):
         train(RECIPE, dataset, whole, FABRIC)
@@ -375,8 +407,21 @@ def test_swaps_tell_whether_the_embedder_is_used(exam: Exam) -> None:
         check_health(ignored._replace(contrast=1.0, brightness=1.0), small.recipe, 7)
 
 
+def test_swaps_tell_whether_the_landmarks_are_used(exam: Exam) -> None:
+    network = replace(NETWORK, output="rgb", output_size=32, crop=None)
+    small = replace(exam, recipe=replace(RECIPE, network=network))
+    EG = new_state(small.recipe, 4, torch.device("cpu")).average
+    assert probe(EG, small, FABRIC).pose_swap > META.swap_floor
+    for block in EG.G.down:
+        block.register_forward_hook(lambda module, inputs, out: torch.zeros_like(out))
+    blind = probe(EG, small, FABRIC)
+    assert blind.pose_swap == pytest.approx(0, abs=1e-6) and blind.embedding_swap > 0
+    with pytest.raises(TrainingFailed, match="landmarks are ignored"):
+        check_health(blind._replace(contrast=1.0, brightness=1.0, embedding_swap=1.0), small.recipe, 7)
+
+
 def test_a_hybrid_that_does_without_the_embedder_says_so() -> None:
-    probes = Probes(brightness=1.0, contrast=0.9, embedding_swap=0.026, person_swap=0.96)
+    probes = HEALTHY._replace(embedding_swap=0.026, person_swap=0.96)
     check_health(probes, RECIPE, 7)  # the support frames say who it is, and no hours are wasted
     [line] = warn_of_embedder(probes, RECIPE)
     assert "another person's changes the output by 2.6% of what their real frames differ" in line
@@ -392,7 +437,7 @@ def test_a_loss_that_drowns_the_others_is_named() -> None:
     assert not list(_warn_of_shares({"loss/content": 1.0}))
 
 
-HEALTHY = Probes(brightness=1.0, contrast=0.9, embedding_swap=0.0, person_swap=0.5)
+HEALTHY = Probes(brightness=1.0, contrast=0.9, embedding_swap=0.0, person_swap=0.5, pose_swap=0.5)
 
 
 @pytest.mark.parametrize(
@@ -401,6 +446,7 @@ HEALTHY = Probes(brightness=1.0, contrast=0.9, embedding_swap=0.0, person_swap=0
         (HEALTHY._replace(brightness=0.01), "step 7: the output is black"),
         (HEALTHY._replace(contrast=0.01), "step 7: the output is one flat colour"),
         (HEALTHY._replace(person_swap=0.001), "step 7: the embedder is ignored"),
+        (HEALTHY._replace(pose_swap=0.001), "step 7: the landmarks are ignored"),
         (HEALTHY._replace(contrast=math.nan), "step 7: the output holds NaN"),
     ],
 )

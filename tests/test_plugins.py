@@ -9,15 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+import matplotlib
 import pytest
 import torch
 from click.testing import CliRunner
 from hatchling.builders.wheel import WheelBuilder
 
 from thead_eval import plugins
+from thead_eval.cli.generate import command as generate
 from thead_eval.cli.list import Entry, command, entries
+from thead_eval.cli.score import command as score
 from thead_eval.errors import PluginError
 from thead_eval.plugins import BUILT_IN, Kind
+from thead_eval.testing import make_dataset
 from thead_eval.types import Clip, FeatureMetric, FeatureNetwork, Landmarks, PixelMetric, SetMetric
 from thead_eval.weights import TABLE
 
@@ -206,6 +210,45 @@ def test_a_plug_in_that_is_something_else(
     install("odd-one", {f"theval.{kind}": {"m": "odd:m"}}, {"odd.py": text})
     with pytest.raises(PluginError, match=reason):
         plugins.load(kind, "m")
+
+
+FACTORIES = """
+def unlicensed(device):
+    raise OSError("no licence server at port 7")
+
+
+class Silent:
+    name = "silent"
+
+    def __init__(self, device):
+        pass
+
+    @property
+    def checkpoint_sha256(self):
+        raise KeyError("weights")
+"""
+
+
+def test_a_generator_that_cannot_be_made_is_named(install: Install, tmp_path: Path) -> None:
+    targets = {"unlicensed": "odd_factories:unlicensed", "silent": "odd_factories:Silent"}
+    install("odd-factories", {"theval.generator": targets}, {"odd_factories.py": FACTORIES})
+    dataset = make_dataset(tmp_path / "dataset", identities=1, size=48).path
+    photo = str(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg")
+    reasons = {
+        "unlicensed": r"generator 'unlicensed' of package 'odd-factories' cannot be made \(OSError: no licence server "
+        r"at port 7\); ask those who made 'odd-factories', or choose another",
+        "silent": r"generator 'silent' cannot say which weights it has \(KeyError: 'weights'\); correct it, or choose",
+    }
+    for name, reason in reasons.items():
+        named = ["--generator", name]
+        for verb, arguments in (
+            (generate, ["--photos", photo, "--drive", "nod", "-o", str(tmp_path / "fake.mp4")]),
+            (generate, ["--data", dataset, "-o", str(tmp_path / "fakes")]),
+            (score, ["--data", dataset, "--out", str(tmp_path / "run")]),
+        ):
+            with pytest.raises(PluginError, match=reason):
+                verb.main([*arguments, *named], standalone_mode=False)
+    assert not (tmp_path / "fake.mp4").exists() and not (tmp_path / "fakes").exists()
 
 
 def test_an_entry_names_its_networks_files() -> None:

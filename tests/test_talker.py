@@ -1,5 +1,9 @@
 """A talker: the folded network makes the frames of the unfolded one, from any number of landmarks, and can be kept."""
 
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,6 +137,43 @@ def test_a_track_without_a_face_says_so(talker: FewShotTalker) -> None:
         talker.animate(nothing, 25.0)
     with pytest.raises(NoFaceFound, match="none of 0 driving frames has landmarks"):
         talker.animate(nothing.take([]), 25.0)
+
+
+# Compiling
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler is here")
+def test_a_compiled_talker_makes_the_same_frames() -> None:
+    plain, compiled = (fold(make_talker(CONFIGS["rgb"]), "32-true") for _ in range(2))
+    assert isinstance(compiled.network, Folded)
+    compiled.network.compile_trunk()
+    track = driving(CONFIGS["rgb"], 2)
+    difference = compiled.animate(track, 25.0).frames.int() - plain.animate(track, 25.0).frames.int()
+    assert difference.abs().max() <= 1
+
+
+@pytest.mark.slow
+def test_without_a_compiler_it_says_so(tmp_path: Path) -> None:
+    save_talker(tmp_path / "me.safetensors", fold(make_talker(CONFIGS["rgb"]), "32-true"))
+    code = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from generator.talker import load_talker\n"
+        "from thead_eval.errors import ConfigError\n"
+        "talker = load_talker(Path(sys.argv[1]), torch.device('cpu'))\n"
+        "talker.network.compile_trunk()\n"
+        "try:\n"
+        "    talker.make_frames(talker.network.points)\n"
+        "except ConfigError as error:\n"
+        "    print(error)\n"
+    )
+    environment = {**os.environ, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    made = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "me.safetensors")], capture_output=True, text=True, env=environment
+    )
+    (said,) = made.stdout.splitlines()
+    assert said.startswith("torch.compile does not work here (") and "leave --compile out" in said, made.stderr
 
 
 # Keeping

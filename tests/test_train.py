@@ -14,12 +14,14 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
+from generator import checkpoint
 from generator.meta import new_state
 from generator.recipe import read_recipe
+from tests.test_fewshot import write_checkpoint
 from tests.test_meta import dataset  # noqa: F401  # a fixture
 from thead_eval.cli.train import command
 from thead_eval.data import Dataset
-from thead_eval.errors import ConfigError
+from thead_eval.errors import CheckpointError, ConfigError
 from thead_eval.training import open_fabric
 
 THEVAL = Path(sys.executable).with_name("theval")
@@ -115,6 +117,26 @@ def test_a_device_that_is_not_here_is_named(dataset: Dataset, tmp_path: Path) ->
     assert str(made.exception) == "device 'tpu' is not here; pass --device cpu, or see 'theval doctor'"
 
 
+def test_checkpoints_that_are_no_start_are_named(dataset: Dataset, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+    file, out = tmp_path / "other.safetensors", tmp_path / "run"
+    write_checkpoint(file)  # of networks like TINY's
+    tiny.write_text(TINY.replace("\nchannels = 8", "\nchannels = 4"))
+    options = ("--data", dataset.path, "-o", out, "--config", tiny, "--device", "cpu", "--init", file)
+    other = theval_train(*options)
+    file.write_bytes(file.read_bytes()[:-1000])
+    cut = theval_train(*options)
+    torch.save({"weight": torch.zeros(3)}, file)
+    pickled = theval_train(*options)
+    reasons = (
+        "holds other networks of recipe 'tiny': channels 8, not 4",
+        "damaged or cut short",
+        "is a pickle, which could",
+    )
+    for made, reason in zip((other, cut, pickled), reasons, strict=True):
+        assert isinstance(made.exception, CheckpointError) and reason in str(made.exception)
+    assert not out.exists()
+
+
 def test_srun_without_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
@@ -143,6 +165,30 @@ def test_a_signal_saves_and_ends(dataset: Dataset, tiny: Path, tmp_path: Path) -
     assert made.exit_code == 143, made.output
     assert "stopped and saved; the same command with --resume continues" in made.stderr
     assert made.stdout.startswith("step ")
+
+
+@pytest.mark.slow
+def test_a_training_that_was_killed_is_the_one_that_would_have_been(
+    dataset: Dataset,  # noqa: F811
+    tiny: Path,
+    tmp_path: Path,
+) -> None:
+    """20 steps are 10, kill -9, and 10 more, to the last bit."""
+    tiny.write_text(TINY.replace("save_every = 3", "save_every = 10"))
+    arguments = ["--data", dataset.path, "--config", str(tiny), "--device", "cpu", "--steps", "20"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen([str(THEVAL), "train", *arguments, "-o", str(killed)], stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (killed / "last.safetensors").exists():
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert checkpoint.load(killed / "last.safetensors").metadata["steps"] == "10"
+    resumed = theval_train(*arguments, "-o", killed, "--resume")
+    assert resumed.exit_code == 0 and "continuing at step 10" in resumed.stderr, resumed.output
+    assert theval_train(*arguments, "-o", whole).exit_code == 0
+    for name in ("last.safetensors", "best.safetensors"):
+        one, two = load_file(whole / name), load_file(killed / name)
+        assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one), name
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ The dlib backends work without torch, which would take most of a worker process'
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -202,16 +202,31 @@ def _load_dlib_landmarker() -> PictureLandmarker:
 
 
 def _load_fan(device: str) -> PictureLandmarker:
-    from face_alignment import FaceAlignment, LandmarksType
+    import torch
 
-    with weights.torch_hub("fan_2dfan4"):
+    benchmark = torch.backends.cudnn.benchmark
+    with torch.no_grad(), weights.torch_hub("fan_2dfan4"):
+        from face_alignment import FaceAlignment, LandmarksType
+
         # 'folder' is the package's name for boxes that come from elsewhere; compiling takes longer than a clip.
         network = FaceAlignment(LandmarksType.TWO_D, device=device, face_detector="folder", compile=False)
+    torch.backends.cudnn.benchmark = benchmark  # the package turns it on for all that the process computes
+    return fan_landmarker(network)
+
+
+def fan_landmarker(network: Any) -> PictureLandmarker:  # Any: a FaceAlignment, whose package has no types
+    """The landmarks of a network of face_alignment's, a picture at a time.
+
+    That package has turned autograd off for the whole process, which a training in it would not survive; so the mode is
+    put back after each call, whatever happens in it.
+    """
+    import torch
 
     def landmarks(pictures: Sequence[Picture], boxes: Boxes) -> Points:
         rows = []
         for picture, box in zip(pictures, boxes.tolist(), strict=True):
-            (found,) = network.get_landmarks_from_image(picture, detected_faces=[box])
+            with torch.no_grad():
+                (found,) = network.get_landmarks_from_image(picture, detected_faces=[box])
             rows.append(found)
         return np.array(rows, np.float32).reshape(-1, 68, 2)
 

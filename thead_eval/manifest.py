@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from thead_eval import __version__
-from thead_eval.errors import ConfigError
+from thead_eval.errors import ConfigError, PluginError, ThevalError
 
 NAME = "manifest.csv"
 
@@ -51,8 +51,22 @@ def typed_command() -> str:
 
 
 def checkpoint_of(generator: object) -> str:
-    """The sha256 of a generator's weights, where it says so in an attribute `checkpoint_sha256`; else ''."""
-    return str(getattr(generator, "checkpoint_sha256", "") or "")
+    """The sha256 of a generator's weights, where it says so in an attribute `checkpoint_sha256`; else ''.
+
+    Raises:
+        CheckpointError: of ours, the weights are missing, damaged or something else.
+        PluginError: a plug-in cannot say.
+    """
+    try:
+        return str(getattr(generator, "checkpoint_sha256", "") or "")
+    except ThevalError:
+        raise
+    except Exception as error:  # a plug-in can raise anything
+        name = getattr(generator, "name", type(generator).__name__)
+        raise PluginError(
+            f"generator '{name}' cannot say which weights it has ({type(error).__name__}: {error}); correct it, or "
+            "choose another"
+        ) from error
 
 
 def read_manifest(folder: Path) -> list[ManifestRow]:

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from thead_eval.errors import PluginError, ThevalError
+
+if TYPE_CHECKING:
+    import torch
 
 Kind = Literal["metric", "features", "generator", "detector"]
 
@@ -51,6 +54,10 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "warp": "generator.warp:warp",
         "fewshot": "generator.fewshot:fewshot",
         "fewshot_ff": "generator.fewshot:fewshot_ff",
+        "fewshot_all": "generator.fewshot:fewshot_all",
+        "fewshot_adain": "generator.fewshot:fewshot_adain",
+        "fewshot_last_up": "generator.fewshot:fewshot_last_up",
+        "fewshot_heads": "generator.fewshot:fewshot_heads",
     },
     "detector": {
         "duo": "detectors.checkpoint:duo",
@@ -125,6 +132,27 @@ def load(kind: Kind, name: str) -> Any:  # Any: the caller knows what its kind g
         ) from error
     _check(kind, origin, value)
     return value
+
+
+def make(kind: Literal["generator", "detector"], name: str, device: "torch.device") -> Any:  # Any: as `load`
+    """The generator or detector itself, which what is loaded by that name makes for a device.
+
+    Raises:
+        PluginError: as `load`, or a plug-in raised something of its own.
+    """
+    factory = load(kind, name)
+    package = available(kind)[name].package
+    if package == "theval":
+        return factory(device)
+    try:
+        return factory(device)
+    except ThevalError:
+        raise
+    except Exception as error:  # a stranger's module can raise anything
+        raise PluginError(
+            f"{_words(kind)} '{name}' of package '{package}' cannot be made ({type(error).__name__}: {error}); "
+            f"ask those who made '{package}', or choose another"
+        ) from error
 
 
 def _check(kind: Kind, origin: Origin, value: object) -> None:

@@ -20,7 +20,7 @@ from thead_eval.pasting import Place, find_place, paste
 from thead_eval.portraits import Portrait, choose_face, crop_face, draw_faces, find_faces
 from thead_eval.retarget import Motion, absolute_motion, find_neutral, relative_motion
 from thead_eval.tracks import DrivingTrack, bridge_gaps, read_driver, take_out_jitter
-from thead_eval.types import Clip, FeatureNetwork, FewShotGenerator, Landmarks, Talker, Telling
+from thead_eval.types import Clip, Compiling, FeatureNetwork, FewShotGenerator, Landmarks, Talker, Telling
 from thead_eval.weights import sha256_of
 
 CHUNK = 32  # driving rows animated at a time: a bound on memory
@@ -52,6 +52,7 @@ class PuppetConfig:
     show_crop: Path | None = None
     signing_key: SigningKey | None = None
     device: str = "cpu"
+    compiled: bool = False  # the talker by torch.compile
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,12 @@ def animate_photos(
         ConfigError, MediaError, NoFaceFound, PluginError: an option, a file, a face or the generator will not do.
     """
     _check(config)
-    generator: FewShotGenerator = plugins.load("generator", config.generator)(torch.device(config.device))
+    generator: FewShotGenerator = plugins.make("generator", config.generator, torch.device(config.device))
     checkpoint_sha256 = checkpoint_of(generator)  # one that cannot be read is told before a video is searched
+    if config.compiled:
+        if not isinstance(generator, Compiling):
+            raise ConfigError(f"--compile is for networks, and generator '{config.generator}' has none; leave it out")
+        generator = generator.compiling()
     if isinstance(generator, Telling):
         generator = generator.telling(partial(progress, "adapting"))
     portraits = read_portraits(config.photos, config.size, config.face, config.show_crop)

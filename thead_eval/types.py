@@ -127,6 +127,13 @@ class Telling(Protocol):
     def telling(self, tell: Tell) -> FewShotGenerator: ...
 
 
+@runtime_checkable
+class Compiling(Protocol):
+    """A generator whose talkers can go through torch.compile, which takes time and may save some."""
+
+    def compiling(self) -> FewShotGenerator: ...
+
+
 class Detector(Protocol):
     """Scores each frame of a clip."""
 

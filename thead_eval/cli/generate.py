@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 
 PORTRAIT_OPTIONS = (
     *("photos", "drive", "size", "face", "motion", "same_person", "smooth", "hold", "paste_back", "no_label", "sound"),
-    *("preview", "show_crop", "save_talker", "certificate", "key"),
+    *("preview", "show_crop", "save_talker", "certificate", "key", "compiled"),
 )
+# What --tune makes of 'fewshot': a generator's name fixes its settings, wherever it is compared.
+TUNED = {
+    "all": "fewshot_all",
+    "adain": "fewshot_adain",
+    "adain+last_up": "fewshot_last_up",
+    "heads": "fewshot_heads",
+}
 DATASET_OPTIONS = ("split", "shots", "identities", "min_frames", "cross_clip", "seed", "workers")
 
 
@@ -32,6 +39,8 @@ DATASET_OPTIONS = ("split", "shots", "identities", "min_frames", "cross_clip", "
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), help="Of the neural generator. Default: the bundled one."
 )
+@click.option("--tune", type=click.Choice(list(TUNED)), help="What fine-tuning changes: 'fewshot' by another name.")
+@click.option("--compile", "compiled", is_flag=True, help="Animate by torch.compile: for long tracks on a GPU.")
 @click.option("--size", type=click.IntRange(32, 1024), default=256, show_default=True, help="Pixels of the head crops.")
 @click.option("--face", type=click.IntRange(1), help="Of several in a photo, counted from the left.")
 @click.option(
@@ -71,6 +80,8 @@ def command(
     out: Path | None,
     generators: tuple[str, ...],
     checkpoint: Path | None,
+    tune: str | None,
+    compiled: bool,
     size: int,
     face: int | None,
     motion: str,
@@ -103,7 +114,8 @@ def command(
     at 1, 8 and 32 shots, beside the real ones that they reproduce. An interrupted command, run again, continues.
 
     The generator is the bundled one where none is named: fine-tuned to several photos or frames, `fewshot`; as it is to
-    a single photo, `fewshot_ff`, as fine-tuning would take half a minute and change nothing that shows.
+    a single photo, `fewshot_ff`, as fine-tuning would take half a minute and change nothing that shows. With --tune it
+    is fine-tuned from one photo too, and has the name of what that changes, as in `fewshot_heads`.
 
     What is made says so: a label in the picture (--no-label leaves it out; fakes of a dataset have none), metadata in
     the file, and a row in manifest.csv beside it.
@@ -114,6 +126,7 @@ def command(
       theval generate --photos me.jpg more.jpg --drive clip.mp4 --sound -o fake.mp4
       theval generate --photos group.jpg --show-crop faces.png
       theval generate --photos group.jpg --face 2 --drive nod --paste-back --preview nod.gif -o nod.mp4
+      theval generate --photos me.jpg more.jpg --drive talk --tune heads -o me.mp4
       theval generate --photos me.jpg --drive talk --save-talker me.safetensors -o me.mp4
       theval generate --data dataset/ --shots 1,8,32 --generator copy --generator warp -o fakes/
     """
@@ -122,6 +135,8 @@ def command(
             raise ConfigError(f"there is no checkpoint '{checkpoint}'; check the path")
         os.environ["THEVAL_CHECKPOINT"] = str(checkpoint.resolve())  # for worker processes too
     check_device(device)
+    if tune:
+        generators = _tuned(generators, tune)
     if data:
         refuse(ctx, PORTRAIT_OPTIONS, "--photos")
         if out is None:
@@ -162,6 +177,7 @@ def command(
         show_crop=show_crop,
         signing_key=_signing_key(certificate, key),
         device=device,
+        compiled=compiled,
     )
     with progress_bars() as progress:
         keep = partial(_keep, save_talker) if save_talker else lambda _: None
@@ -192,6 +208,13 @@ def _default_generator(one_photo: bool) -> str:
         err=True,
     )
     return "warp"
+
+
+def _tuned(generators: tuple[str, ...], tune: str) -> tuple[str, ...]:
+    """The same names, with what is tuned in that of 'fewshot'."""
+    if generators and "fewshot" not in generators:
+        raise ConfigError(f"--tune is for --generator fewshot, not {', '.join(generators)}; leave one of them out")
+    return tuple(TUNED[tune] if name == "fewshot" else name for name in generators or ("fewshot",))
 
 
 def _signing_key(certificate: Path | None, key: Path | None) -> "SigningKey | None":
