@@ -54,6 +54,7 @@ SHOWN = 3  # frames of a track that speak most for a fake, and are shown
 SHOWN_TRACKS = 6  # of a file, the most serious; the first with maps
 APART = 0.5  # seconds between two of those
 QUALITY = 88  # of the JPEGs that are shown
+USUAL_RATE = 0.05  # of false alarms, where nobody asks for another: lower ones leave most fakes inconclusive
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, of how many)
 
@@ -113,7 +114,7 @@ def open_scanner(name: str | Path, device: torch.device, rate: float | None) -> 
     Args:
         name: See `checkpoint.load_detector`.
         device: Where it runs.
-        rate: The false positive rate of its verdicts; None: the lowest that its validation was enough for.
+        rate: The false positive rate of its verdicts; None: USUAL_RATE, or the lowest that validation was enough for.
 
     Raises:
         CheckpointError: the file is no detector's.
@@ -140,7 +141,8 @@ def open_scanner(name: str | Path, device: torch.device, rate: float | None) -> 
         raise ConfigError(
             f"the validation of detector '{detector.name}' was not enough for --fpr {rate:g}; there are: {there}"
         )
-    point = points[min(points) if rate is None else rate] if points else None
+    usual = USUAL_RATE if USUAL_RATE in points else min(points, default=USUAL_RATE)
+    point = points.get(usual if rate is None else rate)
     validation = json.loads(detector.metadata.get("validation", "{}"))
     note = DetectorNote(
         detector.name,

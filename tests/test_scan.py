@@ -300,7 +300,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("detector") / "some.safetensors"
     torch.manual_seed(0)
     network = EfficientNetLite0(32).eval()
-    points = [OperatingPoint(0.05, -0.5, -0.7), OperatingPoint(0.1, -0.6, -0.65)]
+    points = [OperatingPoint(rate, -0.5, -0.7) for rate in (0.01, 0.05)] + [OperatingPoint(0.1, -0.6, -0.65)]
     metadata = {
         "generators": json.dumps(["warp", "fewshot"]),
         "identities": "[]",
@@ -351,7 +351,7 @@ def test_the_table_and_the_exit_codes(folder: Path, detector: Path, tmp_path: Pa
     codes = {"fake": 3, "inconclusive": 4, "real": 0}
     code, shown = run(folder / "dark.mp4")
     assert code == codes[next(verdict for verdict in codes if f": 1 {verdict}." in shown)]
-    with pytest.raises(ConfigError, match=r"was not enough for --fpr 0\.001; there are: 0\.05, 0\.1"):
+    with pytest.raises(ConfigError, match=r"was not enough for --fpr 0\.001; there are: 0\.01, 0\.05, 0\.1"):
         open_scanner(detector, torch.device("cpu"), 0.001)
 
 
