@@ -379,6 +379,14 @@ def test_the_faces_of_a_photo_can_be_looked_at_first(tmp_path: Path) -> None:
     ran = run(HOPPER, "--show-crop", tmp_path / "crop.png")
     assert "1 face in 'grace_hopper.jpg'" in ran.stdout
     assert (tmp_path / "crop.png").exists()
+    with Image.open(HOPPER) as image:
+        both = Image.new("RGB", (2 * image.width, image.height))
+        both.paste(image, (0, 0))
+        both.paste(image, (image.width, 0))
+    both.save(tmp_path / "two.png")
+    ran = run(tmp_path / "two.png", "--show-crop", tmp_path / "both.png")
+    assert "both.png: the faces with their numbers; choose one with --face" in ran.stdout
+    assert (tmp_path / "both.png").exists()
 
 
 def test_drivers_that_will_not_do_say_why(tmp_path: Path) -> None:

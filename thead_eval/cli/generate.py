@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from thead_eval.cli.options import check_device, numbers, refuse
-from thead_eval.errors import ConfigError
+from thead_eval.errors import ConfigError, SeveralFaces
 
 if TYPE_CHECKING:
     from thead_eval.credentials import SigningKey
@@ -241,7 +241,11 @@ def _keep(path: Path, talker: "Talker") -> None:
 def _show_crop(photos: tuple[Path, ...], size: int, face: int | None, show_crop: Path) -> None:
     from thead_eval.puppets import read_portraits
 
-    portrait = read_portraits(photos, size, face, show_crop)[0]
+    try:
+        portrait = read_portraits(photos, size, face, show_crop)[0]
+    except SeveralFaces:  # which is why one looks
+        click.echo(f"{show_crop}: the faces with their numbers; choose one with --face")
+        return
     count = len(portrait.faces)
     click.echo(f"{show_crop}: {count} face{'s'[: count > 1]} in '{portrait.name}', crop of {portrait.crop.side} pixels")
 
