@@ -1,15 +1,20 @@
 """An avatar: the talker's frames from an ONNX file, from landmarks alone and without torch."""
 
 import json
+import os
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from generator import candidates, warp
 from generator.avatar import Avatar, choose, growth, load_avatar, rescale, spline_nodes
@@ -19,8 +24,11 @@ from generator.talker import FewShotTalker, Folded, Origin, Unfolded, fold, save
 from thead_eval.cli.export import command
 from thead_eval.drawing import paint_landmarks
 from thead_eval.errors import CheckpointError, ConfigError
+from thead_eval.media import read_clip
 from thead_eval.synthetic import head_clip
 
+ROOT = Path(__file__).parent.parent
+HOPPER = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"  # in the public domain
 CONFIG = NetworkConfig(
     size=32,
     output="hybrid",
@@ -116,6 +124,32 @@ def test_it_runs_without_torch(folder: Path) -> None:
 def test_it_is_marked_as_synthetic(avatar: Avatar) -> None:
     assert avatar.about.comment == "Synthetic media made by theval generator fewshot"
     assert (avatar.about.generator, avatar.about.checkpoint) == ("fewshot", "ab" * 32)
+
+
+@pytest.mark.slow
+def test_the_way_that_the_page_shows_leads_to_the_same_frames(tmp_path: Path) -> None:
+    """From a photo to a video that another program makes of an avatar: docs/generate.md, line by line."""
+    page = (ROOT / "docs" / "generate.md").read_text().split("## An avatar without torch")[1]
+    commands = re.findall(r"^    (theval .+)$", page, re.MULTILINE)[:2]
+    snippet = re.search(r"```python\n(.+?)```", page, re.DOTALL)
+    assert snippet and [line.split()[1] for line in commands] == ["generate", "export"]
+    with Image.open(HOPPER) as photo:
+        photo.save(tmp_path / "me.jpg")
+    for line in [*commands, shlex.join(["python", "-c", snippet[1] + "import sys; assert 'torch' not in sys.modules"])]:
+        program, *words = shlex.split(line)
+        ran = subprocess.run(
+            [Path(sys.executable).with_name(program), *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert ran.returncode == 0, ran.stderr
+    ours, theirs = (read_clip(tmp_path / name).frames.float() for name in ("me.mp4", "avatar.mp4"))
+    assert ours.shape == theirs.shape and len(ours) == len(np.load(tmp_path / "nod.npy"))
+    difference = (ours - theirs)[:, :, :230].abs()  # above the labels
+    assert difference.mean() < 4, "two codings of the same frames"
+    assert (ours[0] - ours)[:, :, :230].abs().mean() > 0.5
 
 
 # What it does beside the graph

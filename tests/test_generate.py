@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import matplotlib
+import numpy as np
 import pytest
 import skimage
 import torch
@@ -134,7 +135,9 @@ def test_a_track_drives_as_its_video_does(made: tuple[Path, dict[str, Any]], dri
 
 
 def test_one_photo_and_a_name_are_enough(tmp_path: Path) -> None:
-    ran = run(HOPPER, "--drive", "nod", "--generator", "warp", "-o", tmp_path / "nod.mp4", "--size", "64")
+    points = ("--save-points", tmp_path / "nod.npy")
+    ran = run(HOPPER, "--drive", "nod", "--generator", "warp", "-o", tmp_path / "nod.mp4", "--size", "64", *points)
+    assert np.load(tmp_path / "nod.npy").shape == (75, 68, 2)
     assert "75 frames of 64x64 at 25 a second, made by 'warp' from 1 photo, marked as synthetic" in ran.stdout
 
 
@@ -194,8 +197,6 @@ def test_the_head_goes_back_into_its_picture(driver: Path, tmp_path: Path) -> No
 
 
 def test_sound_comes_along_on_request(driver: Path, tmp_path: Path) -> None:
-    import numpy as np
-
     loud = tmp_path / "loud.mp4"
     with av.open(driver) as source, av.open(loud, "w") as target:
         video = target.add_stream_from_template(source.streams.video[0])
@@ -378,6 +379,14 @@ def test_the_faces_of_a_photo_can_be_looked_at_first(tmp_path: Path) -> None:
     ran = run(HOPPER, "--show-crop", tmp_path / "crop.png")
     assert "1 face in 'grace_hopper.jpg'" in ran.stdout
     assert (tmp_path / "crop.png").exists()
+    with Image.open(HOPPER) as image:
+        both = Image.new("RGB", (2 * image.width, image.height))
+        both.paste(image, (0, 0))
+        both.paste(image, (image.width, 0))
+    both.save(tmp_path / "two.png")
+    ran = run(tmp_path / "two.png", "--show-crop", tmp_path / "both.png")
+    assert "both.png: the faces with their numbers; choose one with --face" in ran.stdout
+    assert (tmp_path / "both.png").exists()
 
 
 def test_drivers_that_will_not_do_say_why(tmp_path: Path) -> None:
@@ -413,6 +422,9 @@ def test_options_that_do_not_fit_say_why(tmp_path: Path) -> None:
     refused(ConfigError, "photos need something that moves them", "--photos", HOPPER)
     refused(ConfigError, r"-o '.*fake\.avi' must end in \.mp4", *photo, "-o", tmp_path / "fake.avi")
     refused(ConfigError, "there is no folder", *photo, "-o", tmp_path / "absent" / "fake.mp4")
+    refused(
+        ConfigError, r"points\.txt' must be a \.npy", *photo, "--save-points", "points.txt", "-o", tmp_path / "a.mp4"
+    )
     refused(ConfigError, r"must be a \.png or \.jpg or \.gif", *photo, "-o", tmp_path / "a.mp4", "--preview", "a.webm")
     refused(ConfigError, "--shots means something only with --data", *photo, "--shots", "8", "-o", tmp_path / "a.mp4")
     refused(ConfigError, "--drive means something only with --photos", "--data", "d", *photo[2:], "-o", tmp_path / "f")

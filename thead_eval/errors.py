@@ -3,7 +3,7 @@
 ThevalError             anything below; the command line prints it and exits 2
   ConfigError           an option, a manifest or a config file is wrong
   MediaError            a video or an image cannot be read or written
-  NoFaceFound           a face was needed and not found
+  NoFaceFound           a face was needed and not found; SeveralFaces: or several were
   DatasetError          a prepared dataset is missing, damaged or too small
   RunError              a run folder is missing, damaged or made with other settings
   CheckpointError       a generator's checkpoint is missing, damaged or of other networks
@@ -29,6 +29,10 @@ class MediaError(ThevalError):
 
 class NoFaceFound(ThevalError):
     """A face was needed and not found."""
+
+
+class SeveralFaces(NoFaceFound):
+    """A picture shows several faces, and nobody has said which."""
 
 
 class DatasetError(ThevalError):

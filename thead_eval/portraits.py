@@ -22,7 +22,7 @@ from thead_eval.backends import (
     overlap,
 )
 from thead_eval.drawing import draw_landmarks
-from thead_eval.errors import NoFaceFound
+from thead_eval.errors import NoFaceFound, SeveralFaces
 from thead_eval.pictures import Picture
 from thead_eval.tracking import SEARCHED, Crop, Track, head_crop
 from thead_eval.types import Clip, Landmarks
@@ -123,7 +123,8 @@ def choose_face(photo: Tensor, name: str, faces: Sequence[Face], number: int | N
     """The face of that number, or the only one that is not much smaller than the largest.
 
     Raises:
-        NoFaceFound: there is no such face, or there are several.
+        NoFaceFound: there is no such face.
+        SeveralFaces: there are several to choose from.
     """
     _, height, width = photo.shape
     if not faces:
@@ -137,7 +138,7 @@ def choose_face(photo: Tensor, name: str, faces: Sequence[Face], number: int | N
     rivals = [n for n, face in enumerate(faces, 1) if face.side * RIVAL > largest]
     if len(rivals) > 1:
         places = ", ".join(f"{n} at x {sum(faces[n - 1].box[::2]) / 2:.0f}" for n in rivals)
-        raise NoFaceFound(
+        raise SeveralFaces(
             f"'{name}' shows {len(rivals)} faces ({places}); choose one with --face, or look at them with --show-crop"
         )
     return faces[rivals[0] - 1]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torchvision.transforms.v2.functional as tvf
 from torch import Tensor
@@ -50,6 +51,7 @@ class PuppetConfig:
     sound: bool = False
     preview: Path | None = None  # .gif, or .png and .jpg for a strip of frames
     show_crop: Path | None = None
+    save_points: Path | None = None  # .npy of what drives the talker
     signing_key: SigningKey | None = None
     device: str = "cpu"
     compiled: bool = False  # the talker by torch.compile
@@ -108,6 +110,8 @@ def animate_photos(
     track = read_driver(config.drive, progress=progress)
     support, landmarks = join_support(portraits)
     driving = drive(track, landmarks, config)
+    if config.save_points:
+        np.save(config.save_points, driving.points.numpy())
 
     progress("adapting", 0, 1)
     begin = time.monotonic()
@@ -182,7 +186,7 @@ def _check(config: PuppetConfig) -> None:
     if config.out.suffix not in (".mp4", ".mov", ".mkv"):
         raise ConfigError(f"-o '{config.out}' must end in .mp4, .mov or .mkv")
     inputs = {path.resolve() for path in (*config.photos, Path(config.drive))}
-    for path in (config.out, config.preview, config.show_crop):
+    for path in (config.out, config.preview, config.show_crop, config.save_points):
         if path and path.resolve() in inputs:
             raise ConfigError(f"'{path}' is one of the inputs and would be overwritten; name another file")
         if path and not path.parent.is_dir():
@@ -194,6 +198,8 @@ def _check(config: PuppetConfig) -> None:
             ".jpeg",
         ):
             raise ConfigError(f"'{path}' must be a .png or .jpg" + (" or .gif" if path is config.preview else ""))
+    if config.save_points and config.save_points.suffix != ".npy":
+        raise ConfigError(f"'{config.save_points}' must be a .npy")
     if config.signing_key and config.out.suffix not in SIGNED:
         raise ConfigError(f"Content Credentials cannot be put into '{config.out.suffix}' files; name an .mp4 with -o")
     if config.sound and (not Path(config.drive).is_file() or config.drive.endswith(".parquet")):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from thead_eval.cli.options import check_device, numbers, refuse
-from thead_eval.errors import ConfigError
+from thead_eval.errors import ConfigError, SeveralFaces
 
 if TYPE_CHECKING:
     from thead_eval.credentials import SigningKey
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PORTRAIT_OPTIONS = (
     *("photos", "drive", "size", "face", "motion", "same_person", "smooth", "hold", "paste_back", "no_label", "sound"),
-    *("preview", "show_crop", "save_talker", "certificate", "key", "compiled"),
+    *("preview", "show_crop", "save_talker", "save_points", "certificate", "key", "compiled"),
 )
 # What --tune makes of 'fewshot': a generator's name fixes its settings, wherever it is compared.
 TUNED = {
@@ -59,6 +59,7 @@ DATASET_OPTIONS = ("split", "shots", "identities", "min_frames", "cross_clip", "
 @click.option("--preview", type=click.Path(path_type=Path), help="Also a .gif, or a strip of frames as .png.")
 @click.option("--show-crop", type=click.Path(path_type=Path), help="Also a picture of the faces found and the crop.")
 @click.option("--save-talker", type=click.Path(path_type=Path), help="Also the person as learnt, for 'theval export'.")
+@click.option("--save-points", type=click.Path(path_type=Path), help="Also what drives it, for an avatar, as .npy.")
 @click.option("--certificate", type=click.Path(path_type=Path), help="PEM chain: sign Content Credentials (C2PA).")
 @click.option("--key", type=click.Path(path_type=Path), help="Its private key.")
 @click.option("--data", help="A prepared dataset: make fakes of its people instead.")
@@ -94,6 +95,7 @@ def command(
     preview: Path | None,
     show_crop: Path | None,
     save_talker: Path | None,
+    save_points: Path | None,
     certificate: Path | None,
     key: Path | None,
     data: str | None,
@@ -175,6 +177,7 @@ def command(
         sound=sound,
         preview=preview,
         show_crop=show_crop,
+        save_points=save_points,
         signing_key=_signing_key(certificate, key),
         device=device,
         compiled=compiled,
@@ -238,7 +241,11 @@ def _keep(path: Path, talker: "Talker") -> None:
 def _show_crop(photos: tuple[Path, ...], size: int, face: int | None, show_crop: Path) -> None:
     from thead_eval.puppets import read_portraits
 
-    portrait = read_portraits(photos, size, face, show_crop)[0]
+    try:
+        portrait = read_portraits(photos, size, face, show_crop)[0]
+    except SeveralFaces:  # which is why one looks
+        click.echo(f"{show_crop}: the faces with their numbers; choose one with --face")
+        return
     count = len(portrait.faces)
     click.echo(f"{show_crop}: {count} face{'s'[: count > 1]} in '{portrait.name}', crop of {portrait.crop.side} pixels")
 
