@@ -255,8 +255,11 @@ def heatmaps(runs: Sequence[Run]) -> list[Table]:
 
 
 def _detector_names(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
-    """Of a run's key and a detector: its name, with the run where another has one of the same name."""
-    own = {(run.key, m.labels["detector"]): run for run in runs for m in run.measurements}
+    """Of a run's key and a detector: its name, with the run where another has one of the same name. Without those that
+    say the same of everything, and so have no number."""
+    own = dict.fromkeys(
+        (run.key, m.labels["detector"]) for run in runs for m in run.measurements if m.value is not None
+    )
     names = [detector for _, detector in own]
     return {(key, name): f"{key} · {name}" if names.count(name) > 1 else name for key, name in own}
 
@@ -268,7 +271,8 @@ def caught_tables(runs: Sequence[Run]) -> list[Table]:
         (names[run.key, m.labels["detector"]], m)
         for run in runs
         for m in run.measurements
-        if m.metric == "auc"
+        if (run.key, m.labels["detector"]) in names
+        and m.metric == "auc"
         and m.labels["unit"] == "clip"
         and m.labels["generator"] != ALL
         and not m.labels.get("held_out")
@@ -303,7 +307,8 @@ def matrices(runs: Sequence[Run]) -> list[Table]:
         (names[run.key, m.labels["detector"]], m)
         for run in runs
         for m in run.measurements
-        if m.metric == "auc"
+        if (run.key, m.labels["detector"]) in names
+        and m.metric == "auc"
         and m.labels["unit"] == "clip"
         and m.labels["protocol"] in ("P1", "P3")
         and m.labels.get("training")

@@ -171,7 +171,10 @@ def test_leaving_one_generator_out_is_one_heatmap_of_all_runs() -> None:
         ]
 
     given = judged("given", "warp", 0.9)
-    table = heatmaps([run_of("A", *trained("srm", 0.9, 0.6), given), run_of("B", *trained("srm", 0.8, 0.5))])[-1]
+    blind = [m.model_copy(update={"value": None, "note": "says 0.5 of everything"}) for m in trained("metadata", 0, 0)]
+    table = heatmaps([run_of("A", *trained("srm", 0.9, 0.6), given, *blind), run_of("B", *trained("srm", 0.8, 0.5))])[
+        -1
+    ]
     assert table.title == "Leave one generator out" and table.columns == ("fom", "warp")
     assert texts(table) == {
         "A · srm": {"all": [DASH, "0.900"], "without fom": ["0.600", DASH]},
