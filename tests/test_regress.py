@@ -16,6 +16,7 @@ from scipy import stats
 
 from benchmarks.regress_power import add_noise
 from benchmarks.robustness import jpeg
+from benchmarks.suite import read_suite
 from reports.regression import annotations, write_junit, write_markdown
 from tests.test_detection import crowd, scores_of
 from tests.test_report import record_of
@@ -31,7 +32,8 @@ from thead_eval.synthetic import head_clip
 from thead_eval.testing import make_dataset
 from thead_eval.types import Clip
 
-CHECKPOINT = Path(__file__).parent.parent / "generator" / "checkpoints" / "compact.safetensors"
+ROOT = Path(__file__).parent.parent
+CHECKPOINT = ROOT / "generator" / "checkpoints" / "compact.safetensors"
 PEOPLE = 12
 METRICS = ["ssim", "fid", "psnr", "jitter_dlib68"]
 DEFAULTS: dict[str, Any] = {"config": {"metrics": METRICS, "split": "test", "shots": [1], "seed": 0}}
@@ -435,6 +437,18 @@ def test_what_the_command_refuses(tmp_path: Path) -> None:
     ):
         refused = regress(*arguments, "--baseline", file)
         assert isinstance(refused.exception, ConfigError | RunError) and message in str(refused.exception)
+
+
+def test_the_committed_baselines_are_of_the_suite_that_ci_runs() -> None:
+    suite = read_suite("quick")
+    asked, trained = suite.commands["score"], suite.evals["numbers"]
+    score, detectors = (read_baseline(ROOT / "benchmarks" / f"{name}.json") for name in ("gate", "gate-detectors"))
+    assert (score.conditions.kind, detectors.conditions.kind) == ("score", "detect eval")
+    assert list(score.conditions.metrics) == asked["metrics"] and score.conditions.settings["shots"] == asked["shots"]
+    assert {n.measurement.labels["generator"] for n in score.numbers} == set(asked["generator"])
+    assert {n.measurement.labels["detector"] for n in detectors.numbers} == set(trained["detector"])
+    assert {n.measurement.labels["protocol"] for n in detectors.numbers} == set(trained["protocol"])
+    assert detectors.conditions.settings["frames"] == trained["frames"]
 
 
 # The real thing, small; benchmarks/regress_power.py measures more of it.
