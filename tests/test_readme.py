@@ -61,6 +61,7 @@ ELSEWHERE = {
     "theval detect eval --fakes simswap/": "the same",
     "theval detect eval --fakes ff/": "two videos have nothing to judge",
     "theval prepare heads/ dataset/": "the folder is there already",
+    "theval detect scan clips/ --detector detectors/mine --fpr": "needs twenty validation people: test_scan.py",
     "theval report runs/mine-*": "needs the runs of a Slurm array",
     "theval score --data dataset/ --generator still": "needs the page's plug-in: test_plugins.py",
     "theval detect eval --data dataset/ --fakes fakes/ --detector frozen": "the same",

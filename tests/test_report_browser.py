@@ -88,8 +88,8 @@ def detection_run(path: Path, models: list[Model], perturbation: str = "") -> Pa
     (path / FOLDER).mkdir()
     examples = []
     for place, (model, kind) in enumerate((model, kind) for model in models for kind in KINDS):
-        clip, _ = head_clip(place, 1, 224)
-        write_image(path / FOLDER / f"{place}.png", clip.frames[0])
+        head, _ = head_clip(place, 1, 224)
+        write_image(path / FOLDER / f"{place}.png", head.frames[0])
         made = {"generator": "" if kind == "flagged" else "warp", "identity": "person000", "p": 0.9, "frame": 3}
         shown = {"picture": f"{place}.png", "heat": f"{place}.png", "item": f"clip {place}"}
         examples.append(Example.model_validate({"model": model.key, "kind": kind, **made, **shown}))
