@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from markupsafe import Markup
@@ -12,7 +12,7 @@ from reports.examples import Group, groups
 from reports.numbers import DASH, and_words, count_words
 from reports.plots import COLOURS, WIDTH, Figure, write_svg, write_text
 from reports.points import clip_figures
-from reports.runs import Run, open_runs, shots_words
+from reports.runs import Run, by_data, open_runs, shots_words
 from thead_eval.curves import Curve, read_curves
 from thead_eval.detection import ALL, UNKNOWN
 from thead_eval.errors import RunError
@@ -101,6 +101,7 @@ def write_report(folders: Sequence[Path], out: Path) -> page.Written:
         css=page.part("report.css"),
         script=page.part("report.js"),
         board=leaderboard.of_detectors(runs),
+        heatmaps=heatmaps(runs),
         title=and_words(run.label for run in runs),
         views=[view(run, read_curves(run.folder), out) for run in runs],
         runs=runs,
@@ -128,9 +129,7 @@ def view(run: Run, curves: Sequence[Curve], out: Path) -> RunView:
     """All that the page says of a run."""
     rows = run.measurements
     tables = [
-        *caught_tables(rows),
         *numbers_tables(rows, "clip"),
-        *matrices(rows),
         *known_fakes_tables(rows),
         *perturbation_tables(rows),
         *numbers_tables(rows, "frame"),
@@ -245,24 +244,47 @@ def _cells(found: dict[str, Measurement], metrics: Sequence[str]) -> tuple[Cell,
     return (counts, *(_cell(found.get(name)) for name in metrics))
 
 
-def caught_tables(rows: Sequence[Measurement]) -> list[Table]:
+def heatmaps(runs: Sequence[Run]) -> list[Table]:
+    """Of all runs, those of the same clips together, as only their numbers stand beside each other."""
+    groups = by_data(runs)
+    tables = []
+    for group in groups:
+        whose = f": {and_words(run.key for run in group)}" if len(groups) > 1 else ""
+        tables += [replace(table, title=table.title + whose) for table in (*caught_tables(group), *matrices(group))]
+    return tables
+
+
+def _detector_names(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
+    """Of a run's key and a detector: its name, with the run where another has one of the same name. Without those that
+    say the same of everything, and so have no number."""
+    own = dict.fromkeys(
+        (run.key, m.labels["detector"]) for run in runs for m in run.measurements if m.value is not None
+    )
+    names = [detector for _, detector in own]
+    return {(key, name): f"{key} · {name}" if names.count(name) > 1 else name for key, name in own}
+
+
+def caught_tables(runs: Sequence[Run]) -> list[Table]:
     """Whose fakes are caught by whom: AUC, generators and shots down, detectors across."""
+    names = _detector_names(runs)
     own = [
-        m
-        for m in rows
-        if m.metric == "auc"
+        (names[run.key, m.labels["detector"]], m)
+        for run in runs
+        for m in run.measurements
+        if (run.key, m.labels["detector"]) in names
+        and m.metric == "auc"
         and m.labels["unit"] == "clip"
         and m.labels["generator"] != ALL
         and not m.labels.get("held_out")
         and not m.labels.keys() & {"perturbation", "known_fakes", "reals"}
     ]
-    detectors = list(dict.fromkeys(m.labels["detector"] for m in own))
+    detectors = list(dict.fromkeys(detector for detector, _ in own))
     if len(detectors) < 2:
         return []
     blocks: dict[str, dict[str, dict[str, Measurement]]] = {}
-    for m in own:
+    for detector, m in own:
         kind = m.labels["generator"] + (f", {shots_words(m.labels['shots'])}" if m.labels.get("shots") else "")
-        blocks.setdefault(m.labels["protocol"], {}).setdefault(kind, {})[m.labels["detector"]] = m
+        blocks.setdefault(m.labels["protocol"], {}).setdefault(kind, {})[detector] = m
     made = tuple(
         (
             f"{protocol}: {PROTOCOLS[protocol]}",
@@ -277,28 +299,40 @@ def caught_tables(rows: Sequence[Measurement]) -> list[Table]:
     return [Table("Whose fakes are caught by whom", lead, "fakes of", tuple(detectors), made)]
 
 
-def matrices(rows: Sequence[Measurement]) -> list[Table]:
-    """Leave one generator out: AUC of each training on the fakes of each generator, people being new."""
-    tables = []
-    own = [m for m in rows if m.metric == "auc" and m.labels["unit"] == "clip" and m.labels["protocol"] in ("P1", "P3")]
-    own = [m for m in own if m.labels.get("training") and m.labels["generator"] != ALL and not _special(m)]
-    for detector in dict.fromkeys(m.labels["detector"] for m in own if m.labels.get("held_out")):
-        found: dict[str, dict[str, Measurement]] = {}
-        for m in own:
-            if m.labels["detector"] == detector:
-                found.setdefault(m.labels["training"], {})[m.labels["generator"]] = m
-        generators = sorted({generator for row in found.values() for generator in row})
-        body = tuple((name, tuple(_cell(row.get(g), heat=True) for g in generators)) for name, row in found.items())
-        tables.append(
-            Table(
-                f"Leave one generator out: {detector}",
-                "AUC over clips of people that no training has seen. Down: what the training saw; across: whose fakes.",
-                "trained on",
-                tuple(generators),
-                (("", body),),
-            )
+def matrices(runs: Sequence[Run]) -> list[Table]:
+    """Leave one generator out: AUC of each training on the fakes of each generator, people being new; a block a
+    detector that was trained so."""
+    names = _detector_names(runs)
+    own = [
+        (names[run.key, m.labels["detector"]], m)
+        for run in runs
+        for m in run.measurements
+        if (run.key, m.labels["detector"]) in names
+        and m.metric == "auc"
+        and m.labels["unit"] == "clip"
+        and m.labels["protocol"] in ("P1", "P3")
+        and m.labels.get("training")
+        and m.labels["generator"] != ALL
+        and not _special(m)
+    ]
+    blocks: dict[str, dict[str, dict[str, Measurement]]] = {
+        detector: {} for detector, m in own if m.labels.get("held_out")
+    }
+    for detector, m in own:
+        if detector in blocks:
+            blocks[detector].setdefault(m.labels["training"], {})[m.labels["generator"]] = m
+    if not blocks:
+        return []
+    generators = sorted({name for trainings in blocks.values() for row in trainings.values() for name in row})
+    made = tuple(
+        (
+            detector,
+            tuple((name, tuple(_cell(row.get(g), heat=True) for g in generators)) for name, row in found.items()),
         )
-    return tables
+        for detector, found in blocks.items()
+    )
+    lead = "AUC over clips of people that no training has seen. Down: what the training saw; across: whose fakes."
+    return [Table("Leave one generator out", lead, "trained on", tuple(generators), made)]
 
 
 def known_fakes_tables(rows: Sequence[Measurement]) -> list[Table]:

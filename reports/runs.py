@@ -124,6 +124,14 @@ def same_data(runs: Sequence[Run]) -> bool:
     return all(_identity_of_data(run) == _identity_of_data(runs[0]) for run in runs)
 
 
+def by_data(runs: Sequence[Run]) -> list[list[Run]]:
+    """Those that judged the same frames together, in the order of the first of each."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(_identity_of_data(run), []).append(run)
+    return list(found.values())
+
+
 def _identity_of_data(run: Run) -> str:
     """The dataset's checksum with what chose people and frames from it, or the real clips of others' fakes."""
     dataset, config = run.record.dataset, run.record.config

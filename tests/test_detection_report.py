@@ -12,9 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.detection import gather, judge_trainings, plan_trainings, score
-from reports.detection import answers, caught_tables, is_detection, write_report
+from reports.detection import Table, answers, caught_tables, heatmaps, is_detection, matrices, write_report
 from reports.numbers import DASH
+from reports.runs import Run
 from tests.test_detect_eval import Sharpness, evidence, folder, quiet
+from tests.test_report import record_of
 from thead_eval.cli import theval
 from thead_eval.curves import make_curves, read_curves, write_curves
 from thead_eval.detection import SCORES, failures_of, measure_scores, read_scores
@@ -117,6 +119,15 @@ def judged(detector: str, generator: str, value: float, **labels: str) -> Measur
     )
 
 
+def run_of(key: str, *rows: Measurement, evidence: str = "e") -> Run:
+    return Run(key, f"run-{key}", Path(key), record_of(dataset={"evidence": evidence * 64}), rows)
+
+
+def texts(table: Table) -> dict[str, dict[str, list[str]]]:
+    """What its cells say, by heading and row."""
+    return {heading: {name: [cell.text for cell in cells] for name, cells in rows} for heading, rows in table.blocks}
+
+
 def test_whose_fakes_are_caught_by_whom() -> None:
     rows = [
         judged("grain", "all", 0.8),
@@ -126,7 +137,7 @@ def test_whose_fakes_are_caught_by_whom() -> None:
         judged("srm", "warp", 0.5),
         judged("srm", "fom", 0.7, protocol="P3"),
     ]
-    (table,) = caught_tables(rows)
+    (table,) = caught_tables([run_of("", *rows)])
     assert table.columns == ("grain", "srm")
     (p1, seen), (p3, unseen) = table.blocks
     assert p1.startswith("P1: ") and p3.startswith("P3: ")
@@ -134,7 +145,42 @@ def test_whose_fakes_are_caught_by_whom() -> None:
     assert [cell.text for cell in seen[0][1]] == ["0.900", "0.500"]
     assert [cell.heat for cell in seen[0][1]] == pytest.approx([0.8, 0.0])
     assert [(name, [cell.text for cell in cells]) for name, cells in unseen] == [("fom", [DASH, "0.700"])]
-    assert caught_tables([row for row in rows if row.labels["detector"] == "grain"]) == []
+    assert caught_tables([run_of("", *(row for row in rows if row.labels["detector"] == "grain"))]) == []
+
+
+def test_runs_of_the_same_clips_share_their_heatmaps() -> None:
+    one = run_of("A", judged("grain", "warp", 0.9), judged("metadata", "warp", 0.7))
+    other = run_of("B", judged("srm", "warp", 0.8), judged("metadata", "warp", 0.6))
+    (table,) = heatmaps([one, other])
+    assert table.columns == ("grain", "A · metadata", "srm", "B · metadata")
+    (rows,) = texts(table).values()
+    assert rows == {"warp": ["0.900", "0.700", "0.800", "0.600"]}
+    # AUCs of other clips do not stand beside these.
+    elsewhere = run_of("C", judged("grain", "warp", 0.5), judged("srm", "warp", 0.5), evidence="f")
+    assert [(table.title.rpartition(": ")[2], table.columns) for table in heatmaps([one, elsewhere, other])] == [
+        ("A and B", ("grain", "A · metadata", "srm", "B · metadata")),
+        ("C", ("grain", "srm")),
+    ]
+
+
+def test_leaving_one_generator_out_is_one_heatmap_of_all_runs() -> None:
+    def trained(detector: str, *values: float) -> list[Measurement]:
+        return [
+            judged(detector, "warp", values[0], training="all"),
+            judged(detector, "fom", values[1], training="without fom", held_out="fom", protocol="P3"),
+        ]
+
+    given = judged("given", "warp", 0.9)
+    blind = [m.model_copy(update={"value": None, "note": "says 0.5 of everything"}) for m in trained("metadata", 0, 0)]
+    table = heatmaps([run_of("A", *trained("srm", 0.9, 0.6), given, *blind), run_of("B", *trained("srm", 0.8, 0.5))])[
+        -1
+    ]
+    assert table.title == "Leave one generator out" and table.columns == ("fom", "warp")
+    assert texts(table) == {
+        "A · srm": {"all": [DASH, "0.900"], "without fom": ["0.600", DASH]},
+        "B · srm": {"all": [DASH, "0.800"], "without fom": ["0.500", DASH]},
+    }
+    assert matrices([run_of("", given)]) == []
 
 
 def test_curves_rise_from_nothing_to_everything(run: Path) -> None:

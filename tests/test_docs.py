@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent
 
 import click
 import pytest
@@ -46,7 +47,9 @@ def test_tests_that_are_named_exist() -> None:
 
 def commands_of(text: str) -> list[str]:
     """The lines of code blocks that call theval, continued lines joined; <stand-ins> are left out."""
-    lines = re.findall(r"^ +(theval [^\n]+)$", text.replace("\\\n", " "), re.MULTILINE)
+    text = text.replace("\\\n", " ")
+    text = re.sub(r"^```sh\n(.*?)^```", lambda fenced: indent(fenced[1], "    "), text, flags=re.MULTILINE | re.DOTALL)
+    lines = re.findall(r"^ +(theval [^\n]+)$", text, re.MULTILINE)
     return [line for line in lines if not re.search(r"theval \d|[…<]", line)]
 
 

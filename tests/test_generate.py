@@ -196,14 +196,14 @@ def test_the_head_goes_back_into_its_picture(driver: Path, tmp_path: Path) -> No
     assert difference[:, :, crop.y : crop.y + crop.side].mean() > 3
 
 
-def test_sound_comes_along_on_request(driver: Path, tmp_path: Path) -> None:
-    loud = tmp_path / "loud.mp4"
-    with av.open(driver) as source, av.open(loud, "w") as target:
-        video = target.add_stream_from_template(source.streams.video[0])
+def add_sound(source: Path, out: Path) -> None:
+    """The same video with two seconds of a hum."""
+    with av.open(source) as silent, av.open(out, "w") as target:
+        video = target.add_stream_from_template(silent.streams.video[0])
         audio = target.add_stream("aac", rate=16000)
         assert isinstance(audio, av.AudioStream)
         audio.codec_context.layout = "mono"
-        for packet in source.demux(video=0):
+        for packet in silent.demux(video=0):
             if packet.dts is not None:
                 packet.stream = video
                 target.mux(packet)
@@ -211,6 +211,11 @@ def test_sound_comes_along_on_request(driver: Path, tmp_path: Path) -> None:
         frame.sample_rate = 16000
         target.mux(audio.encode(frame))
         target.mux(audio.encode(None))
+
+
+def test_sound_comes_along_on_request(driver: Path, tmp_path: Path) -> None:
+    loud = tmp_path / "loud.mp4"
+    add_sound(driver, loud)
     options = ("--generator", "warp", "--size", "64", "-o", tmp_path / "fake.mp4")
     run("--photos", HOPPER, "--drive", loud, *options)
     with av.open(tmp_path / "fake.mp4") as container:

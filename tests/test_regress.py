@@ -7,25 +7,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner, Result
 from scipy import stats
 
+from benchmarks.regress_power import add_noise
 from benchmarks.robustness import jpeg
+from benchmarks.suite import read_suite
 from reports.regression import annotations, write_junit, write_markdown
 from tests.test_detection import crowd, scores_of
 from tests.test_report import record_of
 from thead_eval.baseline import Baseline, conditions_of, differing, make_baseline, read_baseline, write_baseline
 from thead_eval.cli import theval
+from thead_eval.data import CLIP_SCHEMA
 from thead_eval.detection import measure_scores
 from thead_eval.errors import ConfigError, RunError
 from thead_eval.media import write_clip
 from thead_eval.regression import Finding, Judgement, Rules, adjust, judge, read_rules
 from thead_eval.results import LeftOut, Measurement, write_measurements, write_run
 from thead_eval.synthetic import head_clip
+from thead_eval.testing import make_dataset
 from thead_eval.types import Clip
 
+ROOT = Path(__file__).parent.parent
+CHECKPOINT = ROOT / "generator" / "checkpoints" / "compact.safetensors"
 PEOPLE = 12
 METRICS = ["ssim", "fid", "psnr", "jitter_dlib68"]
 DEFAULTS: dict[str, Any] = {"config": {"metrics": METRICS, "split": "test", "shots": [1], "seed": 0}}
@@ -431,6 +439,19 @@ def test_what_the_command_refuses(tmp_path: Path) -> None:
         assert isinstance(refused.exception, ConfigError | RunError) and message in str(refused.exception)
 
 
+def test_the_committed_baselines_are_of_the_suite_that_ci_runs() -> None:
+    suite = read_suite("quick")
+    asked, trained = suite.commands["score"], suite.evals["numbers"]
+    score, detectors = (read_baseline(ROOT / "benchmarks" / f"{name}.json") for name in ("gate", "gate-detectors"))
+    assert (score.conditions.kind, detectors.conditions.kind) == ("score", "detect eval")
+    assert set(score.conditions.metrics) == set(asked["metrics"])
+    assert score.conditions.settings["shots"] == asked["shots"]
+    assert {n.measurement.labels["generator"] for n in score.numbers} == set(asked["generator"])
+    assert {n.measurement.labels["detector"] for n in detectors.numbers} == set(trained["detector"])
+    assert {n.measurement.labels["protocol"] for n in detectors.numbers} == set(trained["protocol"])
+    assert detectors.conditions.settings["frames"] == trained["frames"]
+
+
 # The real thing, small; benchmarks/regress_power.py measures more of it.
 
 
@@ -486,3 +507,62 @@ def test_jpeg_on_the_fakes_is_caught_and_another_machine_is_not(tmp_path: Path) 
     rules.write_text("[gate]\nmetrics = ['ssim']\n")
     told = regress(scored("fakes", "gone", 0, "ssim"), "--baseline", file, "--config", rules, "--json")
     assert [found["why"] for found in json.loads(told.stdout)["findings"]] == ["no longer judged: head3"]
+
+
+def ran(*arguments: object) -> None:
+    """A command of theval that goes well."""
+    CliRunner().invoke(theval, list(map(str, arguments)), catch_exceptions=False)
+
+
+@pytest.mark.slow
+def test_noise_in_a_generators_checkpoint_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundled checkpoint on procedural heads, and the same with noise of twice the spread of its weights."""
+    make_dataset(tmp_path / "heads", identities=6, frames=80, size=64)
+    add_noise(CHECKPOINT, tmp_path / "noised.safetensors", 2.0)
+
+    def scored(checkpoint: Path) -> Path:
+        monkeypatch.setenv("THEVAL_CHECKPOINT", str(checkpoint))
+        told = ("--generator", "fewshot_ff", "--shots", 1, "--metrics", "ssim,l1,perc_efflite0", "--workers", 1)
+        ran("score", "--data", tmp_path / "heads", *told, "--out", tmp_path / checkpoint.stem)
+        return tmp_path / checkpoint.stem
+
+    file = tmp_path / "baseline.json"
+    assert regress(scored(CHECKPOINT), "--baseline", file, "--update-baseline").exit_code == 0
+    caught = regress(scored(tmp_path / "noised.safetensors"), "--baseline", file, "--json")
+    assert caught.exit_code == 1
+    told = json.loads(caught.stdout)
+    assert {found["metric"]: found["outcome"] for found in told["findings"]} == dict.fromkeys(
+        ("ssim", "l1", "perc_efflite0"), "worse"
+    )
+    assert any("checkpoint of fewshot_ff" in line for line in told["also_differs"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_detector_of_a_tenth_of_the_steps_is_caught_and_another_seed_is_not(tmp_path: Path) -> None:
+    """Trained and judged by the commands: a baseline of three seeds, as docs/regress.md advises."""
+    data, fakes = tmp_path / "heads", tmp_path / "fakes"
+    make_dataset(data, identities=20, frames=80, size=64)
+    rows = pq.read_table(data / "clips.parquet").to_pylist()
+    splits = ["train", "test", "train", "test", "val"]
+    rows = [row | {"split": splits[index % len(splits)]} for index, row in enumerate(rows)]
+    pq.write_table(pa.Table.from_pylist(rows, CLIP_SCHEMA), data / "clips.parquet")
+    ran("generate", "--data", data, "--split", "all", "--generator", "warp", "--shots", 1, "-o", fakes)
+    recipe = tmp_path / "small.toml"
+    recipe.write_text("[network]\nsize = 64\n[train]\nbatch = 16\nframes = 8\nvalidate_every = 20\nwarmup = 5\n")
+
+    def judged(seed: int, steps: int) -> Path:
+        told = ("--data", data, "--fakes", fakes)
+        trained, run = tmp_path / f"trained-{seed}-{steps}", tmp_path / f"judged-{seed}-{steps}"
+        settings = ("--config", recipe, "--seed", seed, "--steps", steps, "--precision", "32-true", "--device", "cpu")
+        ran("detect", "train", *told, "--detector", "efflite0", *settings, "--out", trained)
+        ran("detect", "eval", *told, "--detector", trained, "--frames", 8, "--out", run)
+        return run
+
+    file = tmp_path / "baseline.json"
+    assert regress(*(judged(seed, 60) for seed in range(3)), "--baseline", file, "--update-baseline").exit_code == 0
+    assert regress(judged(3, 60), "--baseline", file).exit_code == 0
+    caught = regress(judged(3, 6), "--baseline", file, "--json")
+    assert caught.exit_code == 1
+    worse = {found["metric"] for found in json.loads(caught.stdout)["findings"] if found["outcome"] == "worse"}
+    assert "auc" in worse

@@ -144,6 +144,13 @@ def test_srun_without_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         open_fabric("cpu", "32-true")
 
 
+def test_where_slurm_is_installed_nobody_is_sent_to_srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "srun").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    open_fabric("cpu", "32-true")  # a warning would be an error here
+
+
 def test_help_imports_no_torch() -> None:
     code = "import sys; from thead_eval.cli.train import command; command(['--help'], standalone_mode=False); "
     code += "sys.exit('torch' in sys.modules)"

@@ -4,6 +4,7 @@ import csv
 import os
 import signal
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -121,9 +122,16 @@ def open_fabric(device: str, precision: Literal["32-true", "bf16-mixed"]) -> Fab
     # Buffers are those of spectral norm, which every process computes alike from weights that are alike; sent around
     # between two forward passes, they would change under the first one's backward.
     strategy = DDPStrategy(broadcast_buffers=False) if processes > 1 else "auto"
-    fabric = Fabric(
-        accelerator=accelerator, devices=devices, num_nodes=processes // local, strategy=strategy, precision=precision
-    )
+    with warnings.catch_warnings():
+        # Where Slurm is installed Lightning advises srun, which is refused above.
+        warnings.filterwarnings("ignore", "The `srun` command is available")
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=processes // local,
+            strategy=strategy,
+            precision=precision,
+        )
     fabric.launch()
     return fabric
 
