@@ -5,7 +5,7 @@ once more as far as the frames that a map is made of. Memory does not grow with 
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from glob import glob
@@ -203,6 +203,8 @@ def scan_files(
     settings: ScanSettings,
     *,
     explain: bool = False,
+    known: Mapping[str, FileScan] | None = None,
+    keep: Callable[[FileScan], None] = lambda scan: None,
     progress: Progress = lambda *_: None,
 ) -> list[FileScan]:
     """A row for each file, whatever became of it.
@@ -212,13 +214,20 @@ def scan_files(
         scanner: See `open_scanner`.
         settings: See there.
         explain: Also pick the frames that decide, and map what in them does.
+        known: Files by their path, of an earlier scan: those that have not changed since are not scanned again.
+        keep: Is told of each file that was scanned.
         progress: Told of each file, or of each frame where there is only one.
     """
     files = []
     for number, path in enumerate(paths):
         progress("scanning", number, len(paths))
+        before = known.get(str(path)) if known else None
+        if before and before.sha256 and path.is_file() and before.sha256 == sha256_of(path):
+            files.append(before)
+            continue
         frames = progress if len(paths) == 1 else lambda *_: None
         files.append(scan_file(path, scanner, settings, explain=explain, progress=frames))
+        keep(files[-1])
     progress("scanning", len(paths), len(paths))
     return refuse_constant(files)
 
@@ -252,7 +261,8 @@ def scan_file(
 def refuse_constant(files: Sequence[FileScan]) -> list[FileScan]:
     """The files; where a detector gave one number for every frame of three files or more, without that number."""
     scored = [file for file in files if file.outcome == "scored"]
-    given = {logit for file in scored for track in file.tracks for logit in track.logits}
+    # As exact as rows are, of which some may be.
+    given = {logit and round(logit, 4) for file in scored for track in file.tracks for logit in track.logits}
     if len({file.sha256 for file in scored}) < 3 or len(given) > 1:
         return list(files)
     reason = f"the detector gave the same number for every frame of {len(scored)} files"
