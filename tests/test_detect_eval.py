@@ -345,7 +345,7 @@ def test_what_is_fitted_at_once_is_fitted_once(folder: Path, tmp_path: Path) -> 
         (("--fakes", "."), "name what to judge with --detector"),
         (("--fakes", ".", "--scores", "x"), "name one of the two"),
         (("--fakes", ".", "--detector", "x", "--perturb", "rain"), "no perturbation is named 'rain'"),
-        (("--fakes", ".", "--detector", "x", "--config", "x"), "--config is for the trainings"),
+        (("--fakes", ".", "--detector", "x", "--config", "x"), "--config means something only with a --protocol"),
     ],
 )
 def test_what_cannot_be_asked_is_told(
