@@ -171,5 +171,5 @@ def _balance(fake: NDArray[np.bool_], makers: NDArray[np.str_]) -> NDArray[np.fl
 
 @torch.no_grad()
 def _judge(rule: Rule | Either, numbers: Numbers) -> NDArray[np.float64]:
-    logits: NDArray[np.float64] = rule(torch.from_numpy(numbers).float()).double().numpy()
+    logits: NDArray[np.float64] = rule(torch.from_numpy(numbers).float()).double().cpu().numpy()
     return logits
