@@ -19,7 +19,7 @@ from torch import Tensor
 from detectors.calibration import Calibration
 from detectors.checkpoint import save_detector
 from detectors.efflite0 import EfficientNetLite0
-from detectors.explain import heat_map, lay_over
+from detectors.explain import check_maps, heat_map, lay_over
 from detectors.scan import Scanner, ScanSettings, choose_frames, find_media, open_scanner, refuse_constant, scan_file
 from tests.test_faces import portraits
 from thead_eval.cli.detect.scan import command
@@ -139,6 +139,9 @@ def test_a_bright_face_is_fake_and_a_dark_one_real(folder: Path) -> None:
         assert track.low <= track.score_low < track.probability < track.score_high <= track.high
         assert track.crop == Crop(0, 0, 256)
     assert bright.tracks[0].shown and all(shown.heat for shown in bright.tracks[0].shown)
+    for shown in bright.tracks[0].shown:
+        assert shown.without is not None and shown.without_other is not None  # blur takes no brightness
+        assert shown.without == pytest.approx(shown.probability, abs=0.1)
     assert not dark.tracks[0].shown
     assert scan(folder / "dark.mp4") == dark
 
@@ -294,6 +297,9 @@ def test_a_map_shows_what_the_score_came_from() -> None:
     maps = heat_map(score, heads)
     assert np.unravel_index(maps[0].argmax(), (64, 64)) == pytest.approx((14, 14), abs=8)
     assert np.abs(maps[1]).max() == 0
+    falls = check_maps(score, heads, maps)
+    assert falls.reddest[0] > 10 and falls.elsewhere[0].abs() < falls.reddest[0] / 3
+    assert falls.reddest[1] == 0
     shown = lay_over(heads[0].permute(1, 2, 0).numpy(), maps[0])
     assert shown[14, 14, 0] > shown[14, 14, 2]
 

@@ -46,6 +46,9 @@ class Shown:
     probability: float
     picture: bytes  # JPEG of the head
     heat: bytes  # JPEG of the head under the map; b"" where none was made
+    # Its probability without the tenth of the picture that the map has reddest, and without as much elsewhere.
+    without: float | None = None
+    without_other: float | None = None
 
 
 @dataclass(frozen=True)
