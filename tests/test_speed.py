@@ -8,8 +8,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks.detector_speed import KINDS
-from benchmarks.detector_speed import command as detector_command
 from benchmarks.speed import TASKS, command
 from detectors.checkpoint import NETWORKS
 from generator import networks
@@ -63,10 +61,11 @@ def test_what_training_is_timed_beside_computes_the_same() -> None:
 
 @pytest.mark.slow
 def test_every_kind_of_detector_has_its_speed(tmp_path: Path) -> None:
-    assert set(KINDS) >= {*NETWORKS, "duo"}
+    script = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "detector_speed.py"))
+    assert set(script["KINDS"]) >= {*NETWORKS, "duo"}
     path = tmp_path / "detectors.json"
     told = ["--only", "spectrum", "--frames", "16", "--turns", "1", "--json", str(path)]
-    result = CliRunner().invoke(detector_command, told)
+    result = CliRunner().invoke(script["command"], told)
     assert result.exit_code == 0, result.output
     assert "frames a second" in result.output
     (row,) = json.loads(path.read_text())["rows"]

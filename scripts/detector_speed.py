@@ -1,7 +1,7 @@
 """How fast every kind of detector is, and how much memory it takes: frames a second of head crops, one process each.
 
-    python -m benchmarks.detector_speed
-    python -m benchmarks.detector_speed --json speed.json --frames 256
+    python scripts/detector_speed.py
+    python scripts/detector_speed.py --json speed.json --frames 256
 
 Weights are untrained, as they change neither; `duo` is the one that theval carries. Finding faces, which a scan does
 first, is not in it.
@@ -100,9 +100,7 @@ def command(only: tuple[str, ...], frames: int, turns: int, path: Path | None, r
     rows = []
     for name in only or KINDS:
         told = ["--only", name, "--frames", str(frames), "--turns", str(turns), "--row"]
-        ran = subprocess.run(
-            [sys.executable, "-m", "benchmarks.detector_speed", *told], stdout=subprocess.PIPE, check=True, text=True
-        )
+        ran = subprocess.run([sys.executable, __file__, *told], stdout=subprocess.PIPE, check=True, text=True)
         rows.append(Row(**json.loads(ran.stdout)))
         print_row(rows[-1])
     where = f"{about['cpu']}, {about['cores']} cores, {torch.get_num_threads()} threads"
