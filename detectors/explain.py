@@ -6,6 +6,7 @@ detector of fakes reacts to it.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,6 +19,13 @@ from thead_eval.pictures import Picture
 PLACES = 7  # of the window along a side
 REACH = 0.22  # of the frame's side: the window's standard deviation is half of it
 BLUR = 0.06  # of the frame's side: the standard deviation of what stands in
+PART = 0.1  # of the picture that is blurred to see whether a map is right
+ELSEWHERE = (
+    (0.5, 0.0),
+    (0.0, 0.5),
+    (0.5, 0.5),
+    (0.25, 0.25),
+)  # where else as much is blurred: down and across, in sides
 STRONGEST = 0.62  # opacity where the map is at its greatest
 
 # Score of [K, 3, H, W] uint8 heads: [K], NaN where a frame could not be scored
@@ -47,6 +55,30 @@ def heat_map(score: Score, heads: Tensor) -> NDArray[np.float32]:
         falls.nan_to_num()[:, None], (height, width), mode="bicubic", align_corners=False
     )
     return maps[:, 0].numpy()
+
+
+class Falls(NamedTuple):
+    """By how much scores fall [K], in units of the score; NaN where a frame could not be scored."""
+
+    reddest: Tensor  # without the tenth of the picture that a map has highest
+    elsewhere: Tensor  # without as much at other places, the mean of four
+
+
+def check_maps(score: Score, heads: Tensor, maps: NDArray[np.float32]) -> Falls:
+    """Whether heads [K, 3, H, W] hang on what their maps [K, H, W] say, or one map [1, H, W] of all of them: the
+    deletion of Petsiuk et al. (RISE, 2018) at one tenth.
+    """
+    height, width = heads.shape[2:]
+    reddest = torch.zeros(len(maps), height * width, dtype=torch.bool)
+    reddest.scatter_(1, torch.from_numpy(maps).flatten(1).topk(round(PART * height * width)).indices, True)
+    reddest = reddest.view(-1, 1, height, width)
+    blurred, whole = torch.stack([_blur(head) for head in heads]), score(heads)
+
+    def fall(part: Tensor) -> Tensor:
+        return whole - score(torch.where(part, blurred, heads))
+
+    others = [fall(reddest.roll((int(down * height), int(across * width)), (2, 3))) for down, across in ELSEWHERE]
+    return Falls(fall(reddest), torch.stack(others).mean(dim=0))
 
 
 def _blur(head: Tensor) -> Tensor:

@@ -246,5 +246,5 @@ def balance(fake: NDArray[np.bool_], makers: NDArray[np.str_], blends: float | N
 
 @torch.no_grad()
 def _judge(rule: Rule | Either, numbers: Numbers) -> NDArray[np.float64]:
-    logits: NDArray[np.float64] = rule(torch.from_numpy(numbers).float()).double().numpy()
+    logits: NDArray[np.float64] = rule(torch.from_numpy(numbers).float()).double().cpu().numpy()
     return logits

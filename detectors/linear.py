@@ -22,9 +22,9 @@ class Line(nn.Module):
         self.register_buffer("bias", torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., D] to [...]; NaN where one of the numbers is."""
+        """[..., D], on any device, to [...]; NaN where one of the numbers is."""
         mean, scale, weight, bias = (self.get_buffer(name) for name in ("mean", "scale", "weight", "bias"))
-        logits: Tensor = ((x - mean) / scale) @ weight + bias
+        logits: Tensor = ((x.to(mean.device) - mean) / scale) @ weight + bias
         return logits
 
     def draw(

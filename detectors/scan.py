@@ -5,7 +5,7 @@ once more as far as the frames that a map is made of. Memory does not grow with 
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from glob import glob
@@ -23,7 +23,7 @@ from scipy.special import expit, logit
 from torch import Tensor
 
 from detectors.checkpoint import TrainedDetector, load_detector
-from detectors.explain import heat_map, lay_over
+from detectors.explain import check_maps, heat_map, lay_over
 from thead_eval import __version__
 from thead_eval.backends import (
     CONFIDENT,
@@ -205,6 +205,8 @@ def scan_files(
     settings: ScanSettings,
     *,
     explain: bool = False,
+    known: Mapping[str, FileScan] | None = None,
+    keep: Callable[[FileScan], None] = lambda scan: None,
     progress: Progress = lambda *_: None,
 ) -> list[FileScan]:
     """A row for each file, whatever became of it.
@@ -214,13 +216,20 @@ def scan_files(
         scanner: See `open_scanner`.
         settings: See there.
         explain: Also pick the frames that decide, and map what in them does.
+        known: Files by their path, of an earlier scan: those that have not changed since are not scanned again.
+        keep: Is told of each file that was scanned.
         progress: Told of each file, or of each frame where there is only one.
     """
     files = []
     for number, path in enumerate(paths):
         progress("scanning", number, len(paths))
+        before = known.get(str(path)) if known else None
+        if before and before.sha256 and path.is_file() and before.sha256 == sha256_of(path):
+            files.append(before)
+            continue
         frames = progress if len(paths) == 1 else lambda *_: None
         files.append(scan_file(path, scanner, settings, explain=explain, progress=frames))
+        keep(files[-1])
     progress("scanning", len(paths), len(paths))
     return refuse_constant(files)
 
@@ -254,7 +263,8 @@ def scan_file(
 def refuse_constant(files: Sequence[FileScan]) -> list[FileScan]:
     """The files; where a detector gave one number for every frame of three files or more, without that number."""
     scored = [file for file in files if file.outcome == "scored"]
-    given = {logit for file in scored for track in file.tracks for logit in track.logits}
+    # As exact as rows are, of which some may be.
+    given = {logit and round(logit, 4) for file in scored for track in file.tracks for logit in track.logits}
     if len({file.sha256 for file in scored}) < 3 or len(given) > 1:
         return list(files)
     reason = f"the detector gave the same number for every frame of {len(scored)} files"
@@ -346,6 +356,14 @@ def _side(track: Track) -> float:
 
 class _DetectorFailed(Exception):
     """The detector raised, or gave something that is no score."""
+
+
+class _Map(NamedTuple):
+    """What in a frame the detector went by."""
+
+    heat: NDArray[np.float32]  # [SIZE, SIZE]
+    fall: float  # of the logit without its reddest tenth; NaN where that could not be scored
+    other_fall: float  # without as much elsewhere
 
 
 class _Head(NamedTuple):
@@ -509,10 +527,8 @@ def _judge_track(own: _Scoring, scanner: Scanner, fps: float) -> TrackScan:
     )
 
 
-def _map(
-    path: Path, found: _Found, scorings: Sequence[_Scoring], n: int, scanner: Scanner
-) -> list[NDArray[np.float32]]:
-    """What speaks for and against a fake in the frames that are shown, [SIZE, SIZE] each.
+def _map(path: Path, found: _Found, scorings: Sequence[_Scoring], n: int, scanner: Scanner) -> list[_Map]:
+    """What speaks for and against a fake in the frames that are shown.
 
     Of a detector that judges several in a row only of the first, as that takes as many scores as all of a short video:
     the same place is blurred in all of them. They are read again, as holding those of every track would take memory.
@@ -522,20 +538,33 @@ def _map(
     if not own.kept:
         return []
     if scanner.window == 1:
-        return list(heat_map(score, torch.stack([head.pixels for head in own.kept])))
+        shown = torch.stack([head.pixels for head in own.kept])
+        maps = heat_map(score, shown)
+        falls = check_maps(score, shown, maps)
+        return [_Map(*row) for row in zip(maps, falls.reddest.tolist(), falls.elsewhere.tolist(), strict=True)]
     place = own.wanted.index(own.kept[0].number)
     first = place - place % scanner.window
     numbers = own.wanted[first : first + scanner.window]
     heads = [_cut(picture, own, found) for _, picture in _pictures(path, found, scorings, numbers)]
-    return [heat_map(score, torch.stack(heads))[place - first]] if len(heads) == len(numbers) else []
+    if len(heads) < len(numbers):
+        return []
+    window, at = torch.stack(heads), place - first
+    heat = heat_map(score, window)[at]
+    falls = check_maps(score, window, heat[None])
+    return [_Map(heat, float(falls.reddest[at]), float(falls.elsewhere[at]))]
 
 
-def _show(
-    heads: Sequence[_Head], maps: Sequence[NDArray[np.float32]], scanner: Scanner, rate: float
-) -> Iterator[Shown]:
+def _show(heads: Sequence[_Head], maps: Sequence[_Map], scanner: Scanner, rate: float) -> Iterator[Shown]:
     """The frames that decide; the first of them with their maps."""
     for head, own in zip_longest(heads, maps):
         picture = head.pixels.permute(1, 2, 0).contiguous().numpy()
-        heat = b"" if own is None else encode_jpeg(lay_over(picture, own), QUALITY)
-        p = scanner.calibrate(head.logit)
-        yield Shown(head.number, head.number / rate, p, encode_jpeg(picture, QUALITY), heat)
+        shown = Shown(
+            head.number, head.number / rate, scanner.calibrate(head.logit), encode_jpeg(picture, QUALITY), b""
+        )
+        if own is not None:
+            without, other = (
+                None if np.isnan(fall) else scanner.calibrate(head.logit - fall) for fall in (own.fall, own.other_fall)
+            )
+            heat = encode_jpeg(lay_over(picture, own.heat), QUALITY)
+            shown = replace(shown, heat=heat, without=without, without_other=other)
+        yield shown

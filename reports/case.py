@@ -17,6 +17,7 @@ from thead_eval.verdicts import (
     OUTCOMES,
     CaseRecord,
     FileScan,
+    Shown,
     TrackScan,
     Verdict,
     count_outcomes,
@@ -43,7 +44,8 @@ SETTING_WORDS = {
 }
 MAP_LIMIT = (
     "A map shows where blurring changes the score most: what the detector reacts to, which need not be where something "
-    "was altered."
+    "was altered. Where blurring its reddest tenth changes p no more than blurring as much elsewhere, it explains "
+    "nothing."
 )
 VERDICT_WORDS: dict[Verdict, str] = {"fake": "Fake", "inconclusive": "Inconclusive", "real": "Real"}
 
@@ -56,6 +58,7 @@ class Picture:
     seconds: str  # '' of a picture
     uri: str
     heat: str  # '' where there is none
+    check: str  # of the map; '' where there is none
 
 
 @dataclass(frozen=True)
@@ -165,9 +168,19 @@ def _pictures(file: FileScan, track: TrackScan) -> list[Picture]:
             seconds=f"{clock(shown.seconds)}, frame {shown.frame}" if file.fps else "",
             uri=_uri(shown.picture),
             heat=_uri(shown.heat) if shown.heat else "",
+            check=_check(shown),
         )
         for shown in most
     ]
+
+
+def _check(shown: Shown) -> str:
+    if shown.without is None or shown.without_other is None:
+        return ""
+    return (
+        f"p {probability(shown.without)} with the reddest tenth blurred, {probability(shown.without_other)} with "
+        "as much elsewhere"
+    )
 
 
 def _uri(jpeg: bytes) -> str:

@@ -76,6 +76,13 @@ def test_what_is_said_of_maps_and_neighbours_fits_the_detector() -> None:
     assert "its map" not in render(bare) and "A map shows" not in render(bare)
 
 
+def test_beside_a_map_stands_whether_it_is_right() -> None:
+    checked = replace(FAKE, shown=(replace(SHOWN, without=0.31, without_other=0.96),))
+    page = render(record(replace(VIDEO, tracks=(checked,))))
+    assert "p 0.310 with the reddest tenth blurred, 0.960 with as much elsewhere" in page
+    assert "reddest tenth blurred" not in render(record(VIDEO))
+
+
 def test_which_interval_decides_is_told() -> None:
     track = replace(FAKE, score_low=0.912, score_high=0.934)
     page = render(record(replace(VIDEO, tracks=(track,))))

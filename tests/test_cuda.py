@@ -3,9 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from detectors.checkpoint import build
+from detectors.fit import _judge
+from detectors.linear import Line
 from generator.adapt import AdaptConfig
 from generator.fewshot import FewShot
 from generator.meta import train
@@ -59,3 +63,13 @@ def test_features_are_the_same() -> None:
     network = plugins.load("features", "efflite0")
     here, there = (network.load(device)(frames.to(device), None).cpu() for device in (CPU, CUDA))
     assert torch.allclose(here, there, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("kind", ["spectrum", "landmarks"])
+def test_a_line_through_what_is_measured_is_the_same(kind: str) -> None:
+    """Whose numbers may be measured on the CPU, and are fitted there."""
+    frames = head_clip(3, 16, 224)[0].frames
+    here, there = (build(kind, {}).to(device)(frames.to(device)).cpu() for device in (CPU, CUDA))
+    assert torch.allclose(here, there, atol=1e-3, equal_nan=True)
+    rule = Line(4).to(CUDA)
+    assert _judge(rule, np.zeros((3, 4))).tolist() == [0, 0, 0]

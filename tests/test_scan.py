@@ -2,6 +2,10 @@
 
 import json
 import re
+import shutil
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,12 +19,14 @@ from torch import Tensor
 from detectors.calibration import Calibration
 from detectors.checkpoint import save_detector
 from detectors.efflite0 import EfficientNetLite0
-from detectors.explain import heat_map, lay_over
+from detectors.explain import check_maps, heat_map, lay_over
 from detectors.scan import Scanner, ScanSettings, choose_frames, find_media, open_scanner, refuse_constant, scan_file
 from tests.test_faces import portraits
 from thead_eval.cli.detect.scan import command
-from thead_eval.errors import ConfigError
+from thead_eval.errors import ConfigError, RunError
+from thead_eval.marks import Mark
 from thead_eval.media import write_image
+from thead_eval.scanned import read_rows
 from thead_eval.statistics import Interval
 from thead_eval.testing import write_video
 from thead_eval.tracking import Crop, Track
@@ -34,6 +40,7 @@ from thead_eval.verdicts import (
     count_verdicts,
     decide,
     false_alarm,
+    file_of,
     file_row,
     judge,
     judge_file,
@@ -132,6 +139,9 @@ def test_a_bright_face_is_fake_and_a_dark_one_real(folder: Path) -> None:
         assert track.low <= track.score_low < track.probability < track.score_high <= track.high
         assert track.crop == Crop(0, 0, 256)
     assert bright.tracks[0].shown and all(shown.heat for shown in bright.tracks[0].shown)
+    for shown in bright.tracks[0].shown:
+        assert shown.without is not None and shown.without_other is not None  # blur takes no brightness
+        assert shown.without == pytest.approx(shown.probability, abs=0.1)
     assert not dark.tracks[0].shown
     assert scan(folder / "dark.mp4") == dark
 
@@ -287,6 +297,9 @@ def test_a_map_shows_what_the_score_came_from() -> None:
     maps = heat_map(score, heads)
     assert np.unravel_index(maps[0].argmax(), (64, 64)) == pytest.approx((14, 14), abs=8)
     assert np.abs(maps[1]).max() == 0
+    falls = check_maps(score, heads, maps)
+    assert falls.reddest[0] > 10 and falls.elsewhere[0].abs() < falls.reddest[0] / 3
+    assert falls.reddest[1] == 0
     shown = lay_over(heads[0].permute(1, 2, 0).numpy(), maps[0])
     assert shown[14, 14, 0] > shown[14, 14, 2]
 
@@ -353,6 +366,59 @@ def test_the_table_and_the_exit_codes(folder: Path, detector: Path, tmp_path: Pa
     assert code == codes[next(verdict for verdict in codes if f": 1 {verdict}." in shown)]
     with pytest.raises(ConfigError, match=r"was not enough for --fpr 0\.001; there are: 0\.01, 0\.05, 0\.1"):
         open_scanner(detector, torch.device("cpu"), 0.001)
+
+
+SCAN = "from thead_eval.cli import theval; theval()"
+
+
+@pytest.mark.slow
+def test_a_scan_that_was_killed_goes_on(folder: Path, detector: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for name in ("a", "b", "c", "d"):
+        shutil.copy(folder / ("dark.mp4" if name < "c" else "bright.mp4"), clips / f"{name}.mp4")
+    out = tmp_path / "rows.jsonl"
+    told = [str(clips), "--detector", str(detector), "--out", str(out)]
+    killed = subprocess.Popen([sys.executable, "-c", SCAN, "detect", "scan", *told], stderr=subprocess.DEVNULL)
+    try:
+        while killed.poll() is None and not (out.exists() and out.read_bytes().count(b"\n") >= 2):
+            time.sleep(0.02)
+    finally:
+        killed.kill()
+        killed.wait()
+    before = out.read_text().splitlines()
+    assert 2 <= len(before) < 4
+    with out.open("a") as file:
+        file.write('{"path": "cut')
+    write_video(clips / "b.mp4", shine(portraits()[0], 24, 40))  # another since then
+    ran = CliRunner().invoke(command, [*told, "--json"])
+    rows = json.loads(ran.stdout)
+    assert [json.loads(line) for line in out.read_text().splitlines()] == rows
+    assert [Path(row["path"]).name for row in rows] == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
+    assert rows[0] == json.loads(before[0]) and rows[1]["sha256"] != json.loads(before[1])["sha256"]
+    # Nothing is left to do; and with other settings it is another scan.
+    rows[0]["reason"] = "kept"
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert json.loads(CliRunner().invoke(command, [*told, "--json"]).stdout) == rows
+    for other, words in ((("--fpr", "0.1"), "was made with fpr = 0.05, not 0.1"), (("--min-frames", "9"), "settings")):
+        refused = CliRunner().invoke(command, [*told, *other])
+        assert isinstance(refused.exception, RunError) and words in str(refused.exception)
+    assert isinstance(CliRunner().invoke(command, [*told, "--report", "a.html"]).exception, ConfigError)
+
+
+def test_what_is_no_scan_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    for content in ("mine", '{"path": "a"}\n{"path": "b"}\n', "[1]\n[2]"):
+        path.write_text(content)
+        with pytest.raises(RunError, match=r"is not a file of 'theval detect scan --out' \(line 1\)"):
+            read_rows(path, {"detector": "duo"})
+    assert read_rows(tmp_path / "new", {}) == {}
+
+
+def test_a_file_comes_back_from_its_row() -> None:
+    track = TrackScan(3, 2, 25.0, Crop(1, 2, 9), (3, 4), (0.5, None), (0.6, None), 0.5, "real", 0.6, None, 0.7)
+    file = FileScan("a", "b", "scored", "", 4, 5, 25.0, 9, "real", (track,), (Mark("xmp", "c", True),))
+    assert file_of(file_row(file)) == file and file_row(file)["tracks"][0]["failed"] == 1
 
 
 def test_counts_add_up() -> None:

@@ -4,10 +4,12 @@ import json
 import runpy
 from pathlib import Path
 
+import pytest
 import torch
 from click.testing import CliRunner
 
 from benchmarks.speed import TASKS, command
+from detectors.checkpoint import NETWORKS
 from generator import networks
 
 
@@ -55,3 +57,17 @@ def test_what_training_is_timed_beside_computes_the_same() -> None:
     for shape in ((2, 3, 8, 8), (2, 3, 2, 8, 8)):
         x = torch.randn(shape)
         torch.testing.assert_close(script["enlarge_by_torch"](x, 16), networks._enlarge(x, 16), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_every_kind_of_detector_has_its_speed(tmp_path: Path) -> None:
+    script = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "detector_speed.py"))
+    assert set(script["KINDS"]) >= {*NETWORKS, "duo"}
+    path = tmp_path / "detectors.json"
+    told = ["--only", "spectrum", "--frames", "16", "--turns", "1", "--json", str(path)]
+    result = CliRunner().invoke(script["command"], told)
+    assert result.exit_code == 0, result.output
+    assert "frames a second" in result.output
+    (row,) = json.loads(path.read_text())["rows"]
+    assert row["detector"] == "spectrum" and row["window"] == 1 and row["frames_per_second"] > 0
+    assert row["memory"] is None or 2**26 < row["memory"] < 2**34  # Python with torch, in bytes

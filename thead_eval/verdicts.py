@@ -46,6 +46,9 @@ class Shown:
     probability: float
     picture: bytes  # JPEG of the head
     heat: bytes  # JPEG of the head under the map; b"" where none was made
+    # Its probability without the tenth of the picture that the map has reddest, and without as much elsewhere.
+    without: float | None = None
+    without_other: float | None = None
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,42 @@ def file_row(file: FileScan) -> dict[str, Any]:  # Any: JSON
         "marks": [{"kind": mark.kind, "text": mark.text, "synthetic": mark.synthetic} for mark in file.marks],
         "tracks": [_track_row(track) for track in file.tracks],
     }
+
+
+def file_of(row: dict[str, Any]) -> FileScan:  # Any: JSON
+    """A file from its row, with what rows hold: of a track no pictures, and for each logit their mean."""
+    return FileScan(
+        path=row["path"],
+        sha256=row["sha256"],
+        outcome=row["outcome"],
+        reason=row["reason"],
+        width=row["width"],
+        height=row["height"],
+        fps=row["fps"],
+        frames=row["frames"],
+        verdict=row["verdict"],
+        tracks=tuple(_track_of(track, row["fps"]) for track in row["tracks"]),
+        marks=tuple(Mark(**mark) for mark in row["marks"]),
+    )
+
+
+def _track_of(row: dict[str, Any], fps: float) -> TrackScan:  # Any: JSON
+    return TrackScan(
+        first_frame=row["first_frame"],
+        frames=row["frames"],
+        fps=fps,
+        crop=Crop(*row["crop"]),
+        scored=tuple(frame for frame, _ in row["curve"]),
+        logits=tuple(None if value is None else row["logit"] for _, value in row["curve"]),
+        curve=tuple(value for _, value in row["curve"]),
+        logit=row["logit"],
+        verdict=row["verdict"],
+        probability=row["probability"],
+        low=row["low"],
+        high=row["high"],
+        score_low=row["score_low"],
+        score_high=row["score_high"],
+    )
 
 
 def _track_row(track: TrackScan) -> dict[str, Any]:  # Any: JSON

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,11 @@ FAKE, OPEN = 3, 4  # exit codes; 1 is a crash's, 2 a user's error
 @click.option("--fpr", type=float, help="False positive rate of the verdict. Default: 0.05, or the lowest that is known.")
 @click.option(
     "--report", type=click.Path(path_type=Path, dir_okay=False), help="Also write a case report, one HTML file."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the rows of --json, a line a file, each at once; the same command continues.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a list, a row a file.")
 @click.option(
@@ -48,6 +53,7 @@ def command(
     detector: str,
     fpr: float | None,
     report: Path | None,
+    out: Path | None,
     as_json: bool,
     per_second: float,
     min_frames: int,
@@ -73,9 +79,11 @@ def command(
     Examples:
       theval detect scan video.mp4
       theval detect scan clips/ video.mp4 --json > scan.json
+      theval detect scan thousands/ --out scan.jsonl
       theval detect scan video.mp4 --report case.html
       theval detect scan clips/ --detector detectors/mine --fpr 0.05
     """
+    from dataclasses import asdict
     from datetime import UTC, datetime
 
     import torch
@@ -83,24 +91,55 @@ def command(
     from detectors.scan import ScanSettings, find_media, open_scanner, scan_files
     from thead_eval.cli.options import check_device
     from thead_eval.cli.progress import progress_bars
+    from thead_eval.errors import ConfigError
+    from thead_eval.scanned import append_row, write_rows
     from thead_eval.verdicts import file_row
 
+    if report and out:
+        raise ConfigError("a report shows frames, which --out does not keep; leave one of --report and --out out")
     started, begin = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", time.monotonic()
     check_device(device)
     files = find_media(paths)
     scanner = open_scanner(detector, torch.device(device), fpr)
     settings = ScanSettings(per_second=per_second, min_frames=min_frames, searched=searched)
+    stated = scanner.stated() | {"settings": asdict(settings)}
+    known = _continue(out, stated, files) if out else {}
+
+    def keep(scan: "FileScan") -> None:
+        if out:
+            append_row(out, file_row(scan) | stated)
+
     with progress_bars() as progress:
-        scans = scan_files(files, scanner, settings, explain=report is not None, progress=progress)
+        scans = scan_files(
+            files, scanner, settings, explain=report is not None, known=known, keep=keep, progress=progress
+        )
+    rows = [file_row(scan) | stated for scan in scans]
+    if out:
+        write_rows(out, rows)  # in the order of the files, each once, and none that turned out to be always the same
     if report is not None:
         _write_report(report, scans, scanner, settings, started, time.monotonic() - begin, device)
     if as_json:
-        click.echo(json.dumps([file_row(scan) | scanner.stated() for scan in scans], indent=1, allow_nan=False))
+        click.echo(json.dumps(rows, indent=1, allow_nan=False))
     else:
         _print(scans, scanner)
     if report is not None:
         click.echo(f"{report} ({report.stat().st_size / 1e6:.1f} MB)", err=as_json)
     sys.exit(_exit_code(scans))
+
+
+def _continue(out: Path, stated: dict[str, Any], files: "Sequence[Path]") -> "dict[str, FileScan]":  # Any: JSON
+    """What an earlier scan found in these files, which `out` holds alone from now on.
+
+    Raises:
+        RunError: it was made otherwise.
+    """
+    from thead_eval.scanned import read_rows, write_rows
+    from thead_eval.verdicts import file_of
+
+    asked = set(map(str, files))
+    rows = [row for path, row in read_rows(out, stated).items() if path in asked]
+    write_rows(out, rows)
+    return {row["path"]: file_of(row) for row in rows}
 
 
 def _exit_code(scans: "Sequence[FileScan]") -> int:

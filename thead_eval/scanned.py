@@ -1,0 +1,61 @@
+"""The rows of a scan in a file, a line each, written one by one: one that was killed goes on where it was."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from thead_eval.errors import RunError
+
+Row = dict[str, Any]  # as `theval detect scan --json` prints it; Any: JSON
+
+
+def read_rows(path: Path, stated: Mapping[str, Any]) -> dict[str, Row]:  # Any: JSON
+    """The rows by the path of their file; none where `path` is not there yet. A line that was cut off is no row.
+
+    Args:
+        path: The file of rows.
+        stated: What is the same in all of them: by which detector, and how.
+
+    Raises:
+        RunError: it holds something else, or rows that were made otherwise.
+    """
+    rows: dict[str, Row] = {}
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            rows[row["path"]] = row
+            differing = [name for name, value in stated.items() if row[name] != value]
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines) and rows:
+                break
+            raise RunError(
+                f"'{path}' is not a file of 'theval detect scan --out' (line {number}); name another with --out"
+            ) from None
+        if differing:
+            name = differing[0]
+            raise RunError(
+                f"'{path}' was made with {name} = {row[name]!r}, not {stated[name]!r}; give the same, or name another "
+                "file with --out"
+            )
+    return rows
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write a file of rows whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text("".join(map(_line, rows)), encoding="utf-8")
+    temporary.replace(path)
+
+
+def append_row(path: Path, row: Row) -> None:
+    """Add a row, at once."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(_line(row))
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
