@@ -27,7 +27,8 @@ class Either(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] to [...]; NaN where one of the logits is."""
-        reasons = F.softplus(x * self.get_buffer("weight") + self.get_buffer("bias")).sum(-1)  # -log P(real)
+        weight = self.get_buffer("weight")
+        reasons = F.softplus(x.to(weight.device) * weight + self.get_buffer("bias")).sum(-1)  # -log P(real)
         return torch.log(torch.expm1(reasons.clamp(1e-6, 60)))
 
     def draw(self, numbers: NDArray[np.float64], fake: NDArray[np.bool_], weights: NDArray[np.float64]) -> None:

@@ -6,7 +6,8 @@ RUN/measured/          what was measured, a file a clip; may be deleted
 
 import copy
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -20,11 +21,11 @@ from detectors.calibration import platt
 from detectors.checkpoint import Seen, build
 from detectors.either import Either
 from detectors.ensemble import Assembled
-from detectors.exam import BLENDED, Clips, examined, is_asked, list_clips, mark, warn_of_blends
+from detectors.exam import BLENDED, Clips, Result, examined, is_asked, list_clips, mark, warn_of_blends
 from detectors.linear import Line
-from detectors.measured import PLAIN, Measured, Numbers, measure
+from detectors.measured import PLAIN, Measured, Numbers, balance, measure, share
 from detectors.perceptron import Perceptrons
-from detectors.recipe import Recipe
+from detectors.recipe import Recipe, TrainConfig
 from detectors.train import Ending, save_fitted
 from thead_eval.errors import DatasetError, RunError
 from thead_eval.evidence import Evidence
@@ -95,9 +96,9 @@ def fit(
     warn_of_blends(clips, config.blends > 0, say)
     held_out = validation.numbers[asked]
     if everyone:
-        logits = _fit_in_folds(kind, validation, config.blends, clips, asked)
+        logits = _fit_in_folds(kind, validation, config, clips, asked)
     elif kind.fits_on == "val":
-        logits = _fit_across(kind.rule, clips, held_out)
+        logits = _fit_across(kind.rule, clips, held_out, dict.fromkeys(clips.generators, 1.0))
     else:
         learnt = measure(
             kind,
@@ -130,7 +131,7 @@ def _fit_on_others(rule: Rule, learnt: Measured, blends: float, clips: Clips, he
             f"of {len(numbers)} windows to learn from {known.sum()} could be measured, none real or none fake; name "
             "more with --data and --fakes"
         )
-    weights = balance(fake, makers, blends)
+    weights = balance(fake, makers, share(makers[fake], blends))
     best: tuple[float, Rule, NDArray[np.float64]] | None = None
     for strength in rule.strengths:
         rule.draw(numbers[known], fake, weights, strength)
@@ -146,7 +147,7 @@ def _fit_on_others(rule: Rule, learnt: Measured, blends: float, clips: Clips, he
 def _fit_in_folds(
     stack: Any,  # Any: a Stack
     learnt: Measured,
-    blends: float,
+    config: TrainConfig,
     clips: Clips,
     asked: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
@@ -156,30 +157,34 @@ def _fit_in_folds(
     names = np.array([item.identity for item in learnt.items])[learnt.owner]
     people = np.unique(names)
     folds = np.array_split(np.random.default_rng(0).permutation(people), min(FOLDS, len(people)))
-    told = []
-    for place, (rule, numbers) in enumerate(zip(stack.rules, stack.parts(learnt.numbers), strict=True)):
-        each, size = numbers.shape[1:]
-        known = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
-        best: tuple[float, float, NDArray[np.float64]] | None = None
+    generators = np.unique(makers[fake & (makers != BLENDED)]).tolist()
+    parts_of = stack.parts(generators, config.blends, config.learns)
+    told, whole = [], Counter[str]()
+    for place, (rule, numbers, parts) in enumerate(
+        zip(stack.rules, stack.columns(learnt.numbers), parts_of, strict=True)
+    ):
+        scored = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
+        known = scored & (~fake | np.isin(makers, list(parts)))
+        mine = asked & known
+        own_clips = list_clips(learnt.items, learnt.owner[mine], learnt.shown[mine] == BLENDED)
+        best: tuple[float, float, NDArray[np.float64], Result] | None = None
         for strength in rule.strengths:
             logits = np.full(len(numbers), np.nan)
             for fold in folds:
                 own = np.isin(names, fold)
-                _draw(rule, numbers, fake, makers, known & ~own, blends, strength)
-                logits[known & own] = (
-                    _judge(rule, numbers[known & own].reshape(-1, size)).reshape(-1, each).mean(axis=1)
-                )
-            score = mark(clips, logits[asked]).score
-            if best is None or score < best[0]:
-                best = score, strength, logits
+                _draw(rule, numbers, fake, makers, known & ~own, parts, strength)
+                logits[scored & own] = _judge(rule, numbers[scored & own]).mean(axis=1)
+            result = mark(own_clips, logits[mine])
+            if best is None or result.score < best[0]:
+                best = result.score, strength, logits, result
         assert best is not None
-        _draw(rule, numbers, fake, makers, known, blends, best[1])
-        of_clips = mark(clips, best[2][asked]).logits
-        scored = np.isfinite(of_clips)
-        a, b = platt(of_clips[scored], clips.fake[scored], np.ones(scored.sum()), np.array(clips.identities)[scored])
+        _, strength, logits, result = best
+        _draw(rule, numbers, fake, makers, known, parts, strength)
+        a, b = platt(result.logits, own_clips.fake, np.ones(len(own_clips.fake)), np.array(own_clips.identities))
         stack.get_buffer("platt")[place] = torch.tensor([a, b])
-        told.append(a * best[2] + b)
-    return _fit_across(stack.rule, clips, np.stack(told, axis=1)[asked])
+        told.append(a * logits + b)
+        whole.update(parts)  # so that for the rule, what each member knows counts alike
+    return _fit_across(stack.rule, clips, np.stack(told, axis=1)[asked], whole)
 
 
 def _draw(
@@ -188,7 +193,7 @@ def _draw(
     fake: NDArray[np.bool_],
     makers: NDArray[np.str_],
     rows: NDArray[np.bool_],
-    blends: float,
+    parts: Mapping[str, float],
     strength: float,
 ) -> None:
     """Make a rule of the rows [R, n, D], where each of the n is a fake if its window is.
@@ -202,12 +207,12 @@ def _draw(
             "with --data and --fakes"
         )
     each = numbers.shape[1]
-    weights = np.repeat(balance(fake[rows], makers[rows], blends), each)
+    weights = np.repeat(balance(fake[rows], makers[rows], parts), each)
     rule.draw(numbers[rows].reshape(-1, numbers.shape[2]), np.repeat(fake[rows], each), weights, strength)
 
 
-def _fit_across(rule: Either, clips: Clips, numbers: Numbers) -> NDArray[np.float64]:
-    """Make the rule of validation people; the logits of each are by one that was made without them."""
+def _fit_across(rule: Either, clips: Clips, numbers: Numbers, parts: Mapping[str, float]) -> NDArray[np.float64]:
+    """Make the rule of these people; the logits of each are by one that was made without them."""
     known = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
     fake, makers = clips.fake[clips.owner], np.array(clips.generators)[clips.owner]
     names = np.array(clips.identities)[clips.owner]
@@ -221,30 +226,15 @@ def _fit_across(rule: Either, clips: Clips, numbers: Numbers) -> NDArray[np.floa
             raise DatasetError(
                 f"of {len(people)} validation people too few could be measured to make a rule; name more with --fakes"
             )
-        rule.draw(numbers[others], fake[others], balance(fake[others], makers[others]))
+        rule.draw(numbers[others], fake[others], balance(fake[others], makers[others], parts))
         logits[own] = _judge(rule, numbers[own])
-    rule.draw(numbers[rows], fake[rows], balance(fake[rows], makers[rows]))
+    rule.draw(numbers[rows], fake[rows], balance(fake[rows], makers[rows], parts))
     return logits
-
-
-def balance(fake: NDArray[np.bool_], makers: NDArray[np.str_], blends: float | None = None) -> NDArray[np.float64]:
-    """Weights by which reals count as much as fakes, and each generator as much as another; 1 in the mean.
-
-    Of the fakes, those that are real frames blended with themselves are that part, where one is given.
-    """
-    weights = np.empty(len(fake))
-    weights[~fake] = 0.5 / max((~fake).sum(), 1)
-    generators = np.unique(makers[fake])
-    parts = {generator: 1 / len(generators) for generator in generators}
-    if blends is not None and BLENDED in parts and len(parts) > 1:
-        parts = {generator: (1 - blends) / (len(parts) - 1) for generator in parts} | {BLENDED: blends}
-    for generator, part in parts.items():
-        own = fake & (makers == generator)
-        weights[own] = 0.5 * part / own.sum()
-    return weights * len(fake)
 
 
 @torch.no_grad()
 def _judge(rule: Rule | Either, numbers: Numbers) -> NDArray[np.float64]:
-    logits: NDArray[np.float64] = rule(torch.from_numpy(numbers).float()).double().cpu().numpy()
-    return logits
+    """[..., D] to [...]"""
+    rows = torch.from_numpy(numbers.reshape(-1, numbers.shape[-1])).float()
+    logits: NDArray[np.float64] = rule(rows).double().cpu().numpy()
+    return logits.reshape(numbers.shape[:-1])

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
+FARTHEST = 4.0  # deviations from the mean: a number beyond has not been learnt from
+
 
 class Line(nn.Module):
     """A logit from numbers that are brought to mean 0 and deviation 1."""
@@ -24,7 +26,7 @@ class Line(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., D], on any device, to [...]; NaN where one of the numbers is."""
         mean, scale, weight, bias = (self.get_buffer(name) for name in ("mean", "scale", "weight", "bias"))
-        logits: Tensor = ((x.to(mean.device) - mean) / scale) @ weight + bias
+        logits: Tensor = ((x.to(mean.device) - mean) / scale).clamp(-FARTHEST, FARTHEST) @ weight + bias
         return logits
 
     def draw(
@@ -33,6 +35,7 @@ class Line(nn.Module):
         """Fit to rows [N, D] without NaN."""
         mean, scale = numbers.mean(axis=0), numbers.std(axis=0)
         scale[scale == 0] = 1.0
-        fit = LogisticRegression(C=strength, max_iter=1000).fit((numbers - mean) / scale, fake, weights)
+        x = ((numbers - mean) / scale).clip(-FARTHEST, FARTHEST)
+        fit = LogisticRegression(C=strength, max_iter=1000).fit(x, fake, weights)
         for name, value in (("mean", mean), ("scale", scale), ("weight", fit.coef_[0]), ("bias", fit.intercept_)):
             self.get_buffer(name).copy_(torch.from_numpy(np.asarray(value)))

@@ -6,6 +6,7 @@ on where it was.
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -116,6 +117,28 @@ def measure(
         np.repeat([shown for _, shown, _ in parts], rows),
         torch.cat([numbers for _, _, numbers in parts]).numpy(),
     )
+
+
+def share(generators: Iterable[str], blends: float) -> dict[str, float]:
+    """The part of the fakes that each generator's are to be: of each as many, beside so many that are blended."""
+    names = sorted(set(generators) - {BLENDED})
+    if not names:
+        return {BLENDED: 1.0}
+    return {name: (1 - blends) / len(names) for name in names} | ({BLENDED: blends} if blends else {})
+
+
+def balance(fake: NDArray[np.bool_], makers: NDArray[np.str_], parts: Mapping[str, float]) -> NDArray[np.float64]:
+    """Weights of windows, 1 in the mean, by which reals count as much as fakes, and of these each generator its part.
+
+    Fakes of others have weight 0; where a generator has none, the parts of the rest are as they are to one another.
+    """
+    weights = np.zeros(len(fake))
+    weights[~fake] = 0.5 / max((~fake).sum(), 1)
+    there = {name: part for name, part in parts.items() if (fake & (makers == name)).any()}
+    for name, part in there.items():
+        own = fake & (makers == name)
+        weights[own] = 0.5 * part / sum(there.values()) / own.sum()
+    return weights * len(fake)
 
 
 def _show(

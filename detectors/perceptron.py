@@ -10,8 +10,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from torch import Tensor, nn
 
+from detectors.linear import FARTHEST
+
 HIDDEN = (32, 16)
-FARTHEST = 4.0  # deviations from the mean: a number beyond has not been learnt from
 PASSES = 150  # over what is learnt from
 
 
@@ -29,8 +30,9 @@ class Perceptrons(nn.Module):
             self.register_buffer(f"bias_{n}", torch.zeros(networks, 1, after))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, D] to [N]; NaN where one of the numbers is."""
-        out = ((x - self.get_buffer("mean")) / self.get_buffer("scale")).clamp(-FARTHEST, FARTHEST)
+        """[N, D] to [N], there where the weights are; NaN where one of the numbers is."""
+        mean = self.get_buffer("mean")
+        out = ((x.to(mean.device) - mean) / self.get_buffer("scale")).clamp(-FARTHEST, FARTHEST)
         for n in range(len(HIDDEN) + 1):
             out = torch.relu(out) if n else out
             out = out @ self.get_buffer(f"weight_{n}") + self.get_buffer(f"bias_{n}")  # [networks, N, after]

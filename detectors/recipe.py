@@ -1,8 +1,8 @@
 """Recipes: everything that a detector's training is made of, as frozen values, and from TOML."""
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,8 @@ class TrainConfig:
     ema: float = 0.99  # of the weights that validation and users see
     seed: int = 0
     blends: float = 0.0  # part of the fakes that are real frames blended with themselves, see sbi.py
+    # Of a stack, by member, from whose fakes alone it learns: what a member cannot see it would learn as noise.
+    learns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     frames: int = 24  # windows of each clip to learn from
     validation_frames: int = 8  # windows of each clip to validate on
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
@@ -77,8 +79,8 @@ def read_recipe(detector: str, config: Path | None = None, changes: Mapping[str,
     kind = find_class(name)
     known = {
         "network": list(inspect.signature(kind).parameters),
-        "train": [field.name for field in fields(TrainConfig)],
-        "augmentation": [field.name for field in fields(Augmentation)],
+        "train": [each.name for each in fields(TrainConfig)],
+        "augmentation": [each.name for each in fields(Augmentation)],
     }
     sections = read_sections([config] if config else [], known)
     if backbone:

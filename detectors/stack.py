@@ -1,6 +1,6 @@
 """Detectors that are fitted at once, and a noisy or over them, fitted together: stacking."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from detectors.augment import Augmentation
 from detectors.checkpoint import find_class
 from detectors.ensemble import EVERY, Ensemble
-from detectors.measured import Numbers
+from detectors.measured import Numbers, share
 from thead_eval.errors import ConfigError
+from thead_eval.recipes import check_name
 
 
 class Stack(Ensemble):
@@ -29,6 +30,7 @@ class Stack(Ensemble):
         for name in members:
             if getattr(find_class(name), "fits_on", None) != "train":
                 raise ConfigError(f"a stack of '{name}' cannot be made; name kinds that are fitted at once, as grain")
+        self.names = tuple(members)
         super().__init__([{"detector": name, "network": {}} for name in members])
 
     def start(self) -> None:
@@ -41,6 +43,29 @@ class Stack(Ensemble):
         for member in kinds:
             if hasattr(member, "start"):
                 member.start()
+
+    def parts(
+        self, generators: Sequence[str], blends: float, learns: Mapping[str, Sequence[str]]
+    ) -> list[dict[str, float]]:
+        """Of each member, which part of the fakes that it learns from is whose: of each generator as much.
+
+        Args:
+            generators: Of whom there are fakes.
+            blends: The part of blends, for members that learn them when they are alone, too.
+            learns: By member, the generators that it learns from; of one that is not named, all.
+
+        Raises:
+            ConfigError: `learns` names no member, or a generator of which there are no fakes.
+        """
+        for name in learns:
+            check_name(name, dict.fromkeys(self.names), "[train.learns]: no member is named")
+        found = []
+        for name, member in zip(self.names, self.members, strict=True):
+            chosen = learns.get(name, generators)
+            for generator in chosen:
+                check_name(generator, dict.fromkeys(generators), f"[train.learns] {name}: there are no fakes of")
+            found.append(share(chosen, blends if getattr(member, "defaults", {}).get("blends") else 0.0))
+        return found
 
     @property
     def rules(self) -> list[nn.Module]:
@@ -57,7 +82,7 @@ class Stack(Ensemble):
             parts.append(member.measure(shown).reshape(len(windows), -1))
         return torch.cat(parts, dim=1)
 
-    def parts(self, numbers: Numbers) -> list[Numbers]:
+    def columns(self, numbers: Numbers) -> list[Numbers]:
         """What `measure` gave [N, D], of each member [N, n, d]: n is the frames of a window that it looks at singly."""
         counts = [len(range(0, self.window, EVERY)) if member.window == 1 else 1 for member in self.members]
         sizes = [len(rule.get_buffer("mean")) for rule in self.rules]

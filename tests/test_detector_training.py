@@ -15,8 +15,8 @@ from torch import Tensor
 from detectors.augment import Augmentation, change, draw_change, through_jpeg
 from detectors.checkpoint import TrainedDetector, load_detector
 from detectors.exam import BLENDED, prepare_exam
-from detectors.fit import balance, fit
-from detectors.measured import CHANGED, PLAIN, Measured, measure
+from detectors.fit import fit
+from detectors.measured import CHANGED, PLAIN, Measured, balance, measure, share
 from detectors.recipe import Recipe, TrainConfig, read_recipe
 from detectors.samples import Footage, draw_sample, read_batch, read_footage
 from detectors.sbi import self_blend
@@ -398,7 +398,7 @@ def test_another_ensemble_measures_anew(evidence: Evidence, tmp_path: Path) -> N
 
 def test_a_stack_judges_each_person_by_what_learnt_from_others(evidence: Evidence, tmp_path: Path) -> None:
     """Members that learn by heart would be sure of those whom they learnt from; validation must not see that."""
-    recipe = read_recipe("stack", None, {"frames": 2})
+    recipe = read_recipe("stack", None, {"frames": 2, "learns": {"grain": ["dye"]}})
     recipe = replace(recipe, network={"members": ["spectrum", "grain"]})
     ending = fit(recipe, evidence, tmp_path / "stack", torch.device("cpu"))
     assert 0 < ending.best < 3 and ending.step == 0
@@ -416,6 +416,6 @@ def test_a_stack_judges_each_person_by_what_learnt_from_others(evidence: Evidenc
 def test_blends_have_the_part_of_the_fakes_that_was_asked_for() -> None:
     fake = np.array([False, False, True, True, True, True])
     makers = np.array(["", "", "a", "a", "b", BLENDED])
-    weights = balance(fake, makers, 0.2)
+    weights = balance(fake, makers, share(makers[fake], 0.2))
     np.testing.assert_allclose(weights / weights.sum(), [0.25, 0.25, 0.1, 0.1, 0.2, 0.1])
-    np.testing.assert_allclose(balance(fake, makers).sum(), 6)
+    assert balance(fake, makers, {"a": 1.0})[4:].tolist() == [0, 0]  # of whom it is not to learn

@@ -190,12 +190,22 @@ def test_a_probe_starts_from_imagenet_and_learns_a_line_alone(frames: Tensor) ->
 def test_a_stack_knows_whose_numbers_are_whose(frames: Tensor) -> None:
     stack = Stack(["grain", "spectrum"]).eval()
     windows = frames[None, :16]
-    grain, spectrum = stack.parts(stack.measure(windows).double().numpy())
+    grain, spectrum = stack.columns(stack.measure(windows).double().numpy())
     assert grain.shape == (1, 1, 45) and spectrum.shape == (1, 4, 112)
     np.testing.assert_allclose(grain[0, 0], Grain().measure(windows)[0], rtol=1e-5)
     np.testing.assert_allclose(spectrum[0], Spectrum().measure(frames[:16:4, None]), rtol=1e-5)
     with pytest.raises(ConfigError, match="a stack of 'efflite0' cannot be made"):
         Stack(["grain", "efflite0"])
+
+
+def test_a_stack_says_who_learns_from_whom() -> None:
+    stack = Stack(["grain", "probe"])
+    grain, probe = stack.parts(["a", "b"], 0.2, {"grain": ["a"]})
+    assert grain == {"a": 1.0} and probe == {"a": 0.4, "b": 0.4, "blended": 0.2}
+    with pytest.raises(ConfigError, match="grain: there are no fakes of 'c'"):
+        stack.parts(["a", "b"], 0.2, {"grain": ["c"]})
+    with pytest.raises(ConfigError, match="no member is named 'grian'; did you mean 'grain'"):
+        stack.parts(["a", "b"], 0.2, {"grian": ["a"]})
 
 
 # The life of grain.
