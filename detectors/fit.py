@@ -21,7 +21,7 @@ from detectors.calibration import platt
 from detectors.checkpoint import Seen, build
 from detectors.either import Either
 from detectors.ensemble import Assembled
-from detectors.exam import BLENDED, Clips, Result, examined, is_asked, list_clips, mark, warn_of_blends
+from detectors.exam import BLENDED, Clips, examined, is_asked, list_clips, mark, warn_of_blends
 from detectors.linear import Line
 from detectors.measured import PLAIN, Measured, Numbers, balance, measure, share
 from detectors.perceptron import Perceptrons
@@ -167,20 +167,23 @@ def _fit_in_folds(
         known = scored & (~fake | np.isin(makers, list(parts)))
         mine = asked & known
         own_clips = list_clips(learnt.items, learnt.owner[mine], learnt.shown[mine] == BLENDED)
-        best: tuple[float, float, NDArray[np.float64], Result] | None = None
+        best: tuple[float, float, NDArray[np.float64], tuple[float, float]] | None = None
         for strength in rule.strengths:
             logits = np.full(len(numbers), np.nan)
             for fold in folds:
                 own = np.isin(names, fold)
                 _draw(rule, numbers, fake, makers, known & ~own, parts, strength)
                 logits[scored & own] = _judge(rule, numbers[scored & own]).mean(axis=1)
-            result = mark(own_clips, logits[mine])
-            if best is None or result.score < best[0]:
-                best = result.score, strength, logits, result
+            of_clips = mark(own_clips, logits[mine]).logits
+            a, b = platt(of_clips, own_clips.fake, np.ones(len(of_clips)), np.array(own_clips.identities))
+            line = a * of_clips + b
+            losses = np.logaddexp(0, np.where(own_clips.fake, -line, line))
+            loss = float((losses * balance(own_clips.fake, np.array(own_clips.generators), parts)).mean())
+            if best is None or loss < best[0]:
+                best = loss, strength, logits, (a, b)
         assert best is not None
-        _, strength, logits, result = best
+        _, strength, logits, (a, b) = best
         _draw(rule, numbers, fake, makers, known, parts, strength)
-        a, b = platt(result.logits, own_clips.fake, np.ones(len(own_clips.fake)), np.array(own_clips.identities))
         stack.get_buffer("platt")[place] = torch.tensor([a, b])
         told.append(a * logits + b)
         whole.update(parts)  # so that for the rule, what each member knows counts alike
