@@ -249,5 +249,5 @@ def grain(device: torch.device) -> TrainedDetector:
 
 
 def duo(device: torch.device) -> TrainedDetector:
-    """The default of a scan, carried by theval: `grain`, and a network that learnt other systems' fakes."""
+    """The default of a scan, carried by theval: a stack of `grain` and `probe`, which learnt other systems' fakes."""
     return replace(read_detector(BUNDLED / "duo.safetensors", device), name="duo")

@@ -14,7 +14,7 @@ FARTHEST = 4.0  # deviations from the mean: a number beyond has not been learnt 
 class Line(nn.Module):
     """A logit from numbers that are brought to mean 0 and deviation 1."""
 
-    strengths: ClassVar = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the fit, its C: validation chooses
+    strengths: ClassVar[tuple[float, ...]] = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the fit, its C: validation chooses
 
     def __init__(self, count: int) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ class Held(Line):
     generators left out, the AUC on it was .853 at 0.001, .828 at 0.0001 and .817 at 0.01, which validation chose.
     """
 
-    strengths: ClassVar = (1e-3,)
+    strengths: ClassVar[tuple[float, ...]] = (1e-3,)
 
 
 class Probe(nn.Module):
