@@ -365,7 +365,7 @@ def save_fitted(
 def _progress(state: State, evidence: Evidence) -> dict[str, str]:
     return {
         "steps": str(state.step),
-        "seconds": f"{state.seconds:.1f}",
+        "seconds": repr(state.seconds),
         "best": repr(state.best),
         "best_step": str(state.best_step),
         "worse": str(state.worse),

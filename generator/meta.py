@@ -328,7 +328,7 @@ def _metadata(state: State, recipe: Recipe, dataset: Dataset) -> dict[str, str]:
     return init | {
         "recipe": recipe.name,
         "steps": str(state.step),
-        "seconds": f"{state.seconds:.1f}",
+        "seconds": repr(state.seconds),
         "best": repr(state.best),
         "best_step": str(state.best_step),
         "meta": json.dumps(asdict(recipe.meta)),
