@@ -19,6 +19,7 @@ from detectors.export import export_detector
 from detectors.freq import Frequency
 from detectors.grain import Grain
 from detectors.landmarks import Motion
+from detectors.probe import Probe
 from detectors.temporal import Thumbnails
 from thead_eval.cli.export import command
 from thead_eval.errors import CheckpointError, ConfigError, PluginError
@@ -92,6 +93,20 @@ def test_bands_of_frequencies_are_matrices_and_can_be_written(tmp_path: Path) ->
     save_detector(tmp_path / "f.safetensors", "freq", {"size": 64}, network, calibration, [], metadata)
     detector = read_detector(tmp_path / "f.safetensors", torch.device("cpu"))
     assert export_detector(detector, tmp_path / "f.onnx").difference <= 1e-4
+
+
+@pytest.mark.slow
+def test_a_probe_is_written_with_its_line(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    probe = Probe().eval()
+    probe.start()
+    probe.rule.get_buffer("weight").normal_(0, 0.1)
+    calibration = Calibration(2.0, 0.5, np.array([[2.0, 0.5]]))
+    save_detector(
+        tmp_path / "p.safetensors", "probe", {}, probe, calibration, [], {"generators": "[]", "identities": "[]"}
+    )
+    detector = read_detector(tmp_path / "p.safetensors", torch.device("cpu"))
+    assert export_detector(detector, tmp_path / "p.onnx").difference <= 1e-4
 
 
 @pytest.mark.parametrize(("name", "network"), [("landmarks", Motion()), ("grain", Grain())])
