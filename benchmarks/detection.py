@@ -21,7 +21,7 @@ from benchmarks.robustness import LEVELS, PERTURBATIONS
 from thead_eval.data import Split
 from thead_eval.detection import FrameScores, Model, score_clip, score_rows, write_scores
 from thead_eval.errors import ConfigError, DatasetError, MediaError
-from thead_eval.evidence import Evidence, Item, spread
+from thead_eval.evidence import Evidence, Item, group_people, spread
 from thead_eval.judging import Progress
 from thead_eval.metadata import Metadata, MetadataDetector, read_metadata
 from thead_eval.run import RunFolder, file_name
@@ -240,44 +240,51 @@ def plan_trainings(
     return trainings
 
 
-def plan_folds(evidence: Evidence, protocols: Sequence[str], folds: int, seed: int) -> list[Training]:
-    """The trainings of these protocols for each fold of the people: its own are judged, the next one's are to validate
-    on, and the others are learnt from, whatever split the evidence has them in.
+def split_folds(evidence: Evidence, folds: int, seed: int) -> list[Evidence]:
+    """The same clips in other splits: in each fold its own people are to test, the next one's to validate on, and the
+    others to learn from. People who share a recording are in one fold.
+
+    Raises:
+        ConfigError: there are too few people.
+    """
+    group = group_people(evidence.items)
+    names = sorted(set(group.values()), key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).hexdigest())
+    if not 3 <= folds <= len(names):
+        raise ConfigError(
+            f"{folds} folds cannot be made of {len(names)} people, or groups of people who share recordings; "
+            "choose from 3 to as many"
+        )
+    fold_of = {name: n % folds for n, name in enumerate(names)}
+    made = []
+    for fold in range(folds):
+        split: dict[int, Split] = {fold: "test", (fold + 1) % folds: "val"}
+        items = (replace(item, split=split.get(fold_of[group[item.identity]], "train")) for item in evidence.items)
+        made.append(Evidence(tuple(items), evidence.size))
+    return made
+
+
+def plan_folds(folds: Sequence[Evidence], protocols: Sequence[str], seed: int) -> list[Training]:
+    """The trainings of these protocols in each of the folds.
 
     Few people make a rate of one false alarm in a hundred hard to measure, when only a seventh of them is judged.
 
     Raises:
-        ConfigError: as `plan_trainings`, or a protocol would judge a clip more than once, or a fold is empty.
+        ConfigError: as `plan_trainings`, or a protocol would judge a clip more than once, or a fold lacks clips.
     """
     if set(protocols) - FOLDED:
         raise ConfigError(
             f"--folds is for {' and '.join(sorted(FOLDED))}, in which each clip is judged once; leave out the others"
         )
-    group = _groups(evidence)
-    names = sorted(set(group.values()), key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).hexdigest())
-    if not 3 <= folds <= len(names):
-        raise ConfigError(
-            f"{folds} folds of {len(names)} people cannot be made; choose 3 or more, and not more than people"
-        )
-    fold_of = {name: n % folds for n, name in enumerate(names)}
     trainings = []
-    for fold in range(folds):
-        split: dict[int, Split] = {fold: "test", (fold + 1) % folds: "val"}
-        items = (replace(item, split=split.get(fold_of[group[item.identity]], "train")) for item in evidence.items)
-        own = plan_trainings(Evidence(tuple(items), evidence.size), protocols, seed)
-        trainings += [replace(training, fold=fold) for training in own]
+    for number, evidence in enumerate(folds):
+        for split in ("train", "val", "test"):
+            if not _teach(evidence.of(split).judged().items):
+                raise ConfigError(
+                    f"in fold {number + 1} of {len(folds)} the people of the part '{split}' have no real clips, or no "
+                    "fakes; choose fewer --folds, or name more with --fakes"
+                )
+        trainings += [replace(training, fold=number) for training in plan_trainings(evidence, protocols, seed)]
     return trainings
-
-
-def _groups(evidence: Evidence) -> dict[str, str]:
-    """By person, a name for all with whom they share a recording, directly or by others: these stay in one fold."""
-    group = {item.identity: item.identity for item in evidence.items}
-    first: dict[str, str] = {}
-    for item in evidence.items:
-        one, other = group[item.identity], group[first.setdefault(item.source, item.identity)]
-        if one != other:
-            group = {person: one if name == other else name for person, name in group.items()}
-    return group
 
 
 def _early(item: Item) -> Item:

@@ -53,7 +53,10 @@ def calibrate(logits: Logits, fake: NDArray[np.bool_], identities: Sequence[str]
 def platt(
     logits: Logits, fake: NDArray[np.bool_], weights: NDArray[np.float64], names: NDArray[np.str_]
 ) -> tuple[float, float]:
-    """a and b, with Platt's targets (N+1)/(N+2) and 1/(N+2), where N counts people, not their near-copied videos."""
+    """a and b, with Platt's targets (N+1)/(N+2) and 1/(N+2), where N counts people, not their near-copied videos.
+
+    Of logits that are higher for reals, both are 0: they tell nothing, and are not turned round.
+    """
     from sklearn.linear_model import LogisticRegression  # takes seconds to import, and a scan fits nothing
 
     targets = np.empty(len(logits))
@@ -71,6 +74,8 @@ def platt(
     fit = LogisticRegression(C=1e6, solver="newton-cholesky").fit(
         both[kept] / scale, ones[kept], parts[kept] * len(logits)
     )
+    if fit.coef_[0, 0] < 0:
+        return 0.0, 0.0
     return float(fit.coef_[0, 0]) / scale, float(fit.intercept_[0])
 
 

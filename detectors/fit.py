@@ -28,7 +28,7 @@ from detectors.perceptron import Perceptrons
 from detectors.recipe import Recipe, TrainConfig
 from detectors.train import Ending, save_fitted
 from thead_eval.errors import DatasetError, RunError
-from thead_eval.evidence import Evidence
+from thead_eval.evidence import Evidence, group_people
 
 FOLDS = 5  # of validation people, where the rule itself is made of them
 
@@ -151,10 +151,14 @@ def _fit_in_folds(
     clips: Clips,
     asked: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """Make the members' rules, and the one that unites them, of everyone; the logits of each person, those by which
-    the rules are chosen, united and calibrated, are by rules that were made without that person."""
+    """Make the members' rules, and the one that unites them, of everyone.
+
+    The logits of each person, by which strengths are chosen and members united and calibrated, are by rules that were
+    made without that person; the few numbers that are then chosen see everyone.
+    """
     fake, makers = learnt.fake, learnt.makers
-    names = np.array([item.identity for item in learnt.items])[learnt.owner]
+    group = group_people(learnt.items)  # who share a recording stay together
+    names = np.array([group[item.identity] for item in learnt.items])[learnt.owner]
     people = np.unique(names)
     folds = np.array_split(np.random.default_rng(0).permutation(people), min(FOLDS, len(people)))
     generators = np.unique(makers[fake & (makers != BLENDED)]).tolist()
@@ -206,8 +210,8 @@ def _draw(
     """
     if fake[rows].all() or not fake[rows].any():
         raise DatasetError(
-            f"of {len(rows)} windows to learn from {rows.sum()} could be measured, none real or none fake; name more "
-            "with --data and --fakes"
+            "where a fold of the people is left out, the others have no real clips, or no fakes that a member learns "
+            "from; name clips of more people with --data and --fakes"
         )
     each = numbers.shape[1]
     weights = np.repeat(balance(fake[rows], makers[rows], parts), each)

@@ -123,7 +123,7 @@ def share(generators: Iterable[str], blends: float) -> dict[str, float]:
     """The part of the fakes that each generator's are to be: of each as many, beside so many that are blended."""
     names = sorted(set(generators) - {BLENDED})
     if not names:
-        return {BLENDED: 1.0}
+        return {BLENDED: 1.0} if blends else {}
     return {name: (1 - blends) / len(names) for name in names} | ({BLENDED: blends} if blends else {})
 
 

@@ -53,6 +53,11 @@ class TrainConfig:
                 raise ConfigError(f"train {name} is {getattr(self, name)}; it must be above 0")
         if self.precision not in ("32-true", "bf16-mixed"):
             raise ConfigError(f"train precision '{self.precision}' is not known; choose '32-true' or 'bf16-mixed'")
+        for member, generators in self.learns.items():
+            if not isinstance(generators, list | tuple) or not all(isinstance(name, str) for name in generators):
+                raise ConfigError(
+                    f"train learns: what '{member}' learns from is no list of generators; give their names"
+                )
         if not 0 <= self.ema < 1:
             raise ConfigError(f"train ema is {self.ema}; it must be from 0 to below 1")
 
@@ -86,6 +91,8 @@ def read_recipe(detector: str, config: Path | None = None, changes: Mapping[str,
     if backbone:
         sections["network"]["backbone"] = backbone
     sections["train"] = getattr(kind, "defaults", {}) | sections["train"] | dict(changes or {})
+    if sections["train"].get("learns") and name != "stack":
+        raise ConfigError(f"train learns is for the detector 'stack', whose members it names, and not for '{detector}'")
     try:
         return Recipe(
             name, sections["network"], TrainConfig(**sections["train"]), Augmentation(**sections["augmentation"])

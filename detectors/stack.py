@@ -52,19 +52,23 @@ class Stack(Ensemble):
         Args:
             generators: Of whom there are fakes.
             blends: The part of blends, for members that learn them when they are alone, too.
-            learns: By member, the generators that it learns from; of one that is not named, all.
+            learns: By member, the generators that it learns from, as far as there are fakes of them: a protocol holds
+                some out. Of a member that is not named, all.
 
         Raises:
-            ConfigError: `learns` names no member, or a generator of which there are no fakes.
+            ConfigError: `learns` names no member, or leaves one nothing to learn.
         """
         for name in learns:
             check_name(name, dict.fromkeys(self.names), "[train.learns]: no member is named")
         found = []
         for name, member in zip(self.names, self.members, strict=True):
-            chosen = learns.get(name, generators)
-            for generator in chosen:
-                check_name(generator, dict.fromkeys(generators), f"[train.learns] {name}: there are no fakes of")
+            chosen = [generator for generator in learns.get(name, generators) if generator in generators]
             found.append(share(chosen, blends if getattr(member, "defaults", {}).get("blends") else 0.0))
+            if not found[-1]:
+                raise ConfigError(
+                    f"the member '{name}' of a stack has nothing to learn: there are fakes of "
+                    f"{', '.join(generators) or 'nobody'}; name more with --fakes, or others under [train.learns]"
+                )
         return found
 
     @property

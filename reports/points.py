@@ -34,6 +34,7 @@ def clip_figures(run: Run, out: Path) -> list[Figure]:
         if model.held_out or model.known_fakes is not None or own.empty:
             continue
         name = model.detector + (f", {model.training}" if model.training else "")
+        name += "" if model.fold is None else f", fold {model.fold + 1}"
         caption = "p(fake) of each clip, by who made it"
         caption += "; too many to say which" if len(own) > MOST_NAMED else ""
         caption += f"; dotted: the threshold for {STATED} % of validation's reals" if STATED in model.thresholds else ""

@@ -22,6 +22,7 @@ from benchmarks.detection import (
     plan_trainings,
     sample_runs,
     score,
+    split_folds,
     teaches,
 )
 from benchmarks.fakes import make_fakes
@@ -243,7 +244,7 @@ def test_protocols_end_in_their_numbers(evidence: Evidence, tmp_path: Path) -> N
 
 
 def test_in_folds_everyone_is_judged_once_by_a_stranger(evidence: Evidence, tmp_path: Path) -> None:
-    trainings = plan_folds(evidence, ("P1", "P3"), 3, 0)
+    trainings = plan_folds(split_folds(evidence, 3, 0), ("P1", "P3"), 0)
     assert len(trainings) == 3 * (1 + 2) and len({training.place for training in trainings}) == len(trainings)
     for training in trainings:
         people = {item.identity for item in training.judged}
@@ -255,7 +256,7 @@ def test_in_folds_everyone_is_judged_once_by_a_stranger(evidence: Evidence, tmp_
     # A recording of two people keeps them together.
     first, second = evidence.items[0].identity, evidence.items[-1].identity
     shared = [replace(item, source="one") if item.identity in (first, second) else item for item in evidence.items]
-    for training in plan_folds(Evidence(tuple(shared), evidence.size), ("P1",), 3, 0):
+    for training in plan_folds(split_folds(Evidence(tuple(shared), evidence.size), 3, 0), ("P1",), 0):
         people = {item.identity for item in training.judged}
         assert (first in people) == (second in people)
     judges = judge_trainings(trainings, ("sharp",), lambda *_: Sharpness(name="sharp"), tmp_path, 0, quiet)
@@ -271,9 +272,9 @@ def test_in_folds_everyone_is_judged_once_by_a_stranger(evidence: Evidence, tmp_
 
 def test_folds_that_cannot_be_made_are_refused(evidence: Evidence) -> None:
     with pytest.raises(ConfigError, match="--folds is for P1 and P3"):
-        plan_folds(evidence, ("P1", "P2"), 3, 0)
-    with pytest.raises(ConfigError, match="99 folds of 8 people cannot be made"):
-        plan_folds(evidence, ("P1",), 99, 0)
+        plan_folds(split_folds(evidence, 3, 0), ("P1", "P2"), 0)
+    with pytest.raises(ConfigError, match="99 folds cannot be made of 8 people"):
+        split_folds(evidence, 99, 0)
 
 
 # The command.

@@ -251,6 +251,24 @@ def test_draws_of_one_training_are_meaned(tmp_path: Path) -> None:
     assert auc.value == pytest.approx(0.5) and auc.labels["known_fakes"] == "1"
 
 
+def test_two_detectors_of_one_name_stay_apart(tmp_path: Path) -> None:
+    """Each tells all apart, on a scale of its own: together they would not."""
+    models = [Model(key=f"runs/{name}", detector="d") for name in "ab"]
+    tables = []
+    for model, logits in zip(models, ((0.0, 1.0), (10.0, 20.0)), strict=True):
+        for number in range(3):
+            for generator, value in zip(("", "g"), logits, strict=True):
+                said = FrameScores(np.full(FRAMES, value, np.float32), "scored", None)
+                clip = item(f"{number}{generator}", generator, f"p{number}")
+                tables.append(score_rows(model, clip, "", (False, True), range(FRAMES), said))
+    write_scores(tmp_path / "scores.parquet", tables, models)
+    rows = measure_scores(read_scores(tmp_path / "scores.parquet"), 0, lambda *_: None)
+    found = {m.labels["detector"]: m for m in rows if m.metric == "auc" and m.labels["unit"] == "clip"}
+    assert set(found) == {"runs/a", "runs/b"} and all(m.value == 1 and m.n_fake == 3 for m in found.values())
+    write_scores(tmp_path / "empty.parquet", [], models)
+    assert clip_scores(read_scores(tmp_path / "empty.parquet")).empty
+
+
 def test_folds_are_laid_side_by_side_by_their_calibrations(tmp_path: Path) -> None:
     """Of one fold the logits are ten times as large, and its calibration says so."""
     models = [

@@ -28,6 +28,7 @@ from detectors.landmarks import NAMES, measure
 from detectors.linear import Line
 from detectors.perceptron import Perceptrons
 from detectors.probe import Probe
+from detectors.recipe import read_recipe
 from detectors.spectrum import Spectrum
 from detectors.srm import Residual
 from detectors.stack import Stack
@@ -202,8 +203,15 @@ def test_a_stack_says_who_learns_from_whom() -> None:
     stack = Stack(["grain", "probe"])
     grain, probe = stack.parts(["a", "b"], 0.2, {"grain": ["a"]})
     assert grain == {"a": 1.0} and probe == {"a": 0.4, "b": 0.4, "blended": 0.2}
-    with pytest.raises(ConfigError, match="grain: there are no fakes of 'c'"):
+    assert stack.parts(["b"], 0.2, {"probe": ["a"]})[1] == {"blended": 1.0}  # a protocol holds 'a' out
+    with pytest.raises(
+        ConfigError, match="the member 'grain' of a stack has nothing to learn: there are fakes of a, b"
+    ):
         stack.parts(["a", "b"], 0.2, {"grain": ["c"]})
+    with pytest.raises(ConfigError, match="train learns is for the detector 'stack'"):
+        read_recipe("grain", None, {"learns": {"grain": ["a"]}})
+    with pytest.raises(ConfigError, match="what 'grain' learns from is no list of generators"):
+        read_recipe("stack", None, {"learns": {"grain": "warp"}})
     with pytest.raises(ConfigError, match="no member is named 'grian'; did you mean 'grain'"):
         stack.parts(["a", "b"], 0.2, {"grian": ["a"]})
 

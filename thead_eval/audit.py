@@ -26,9 +26,8 @@ from thead_eval.types import ExtractFunction, FeatureNetwork
 # Of dlib's embeddings: people told apart by eye lie at 0.5 and more of each other, and its own advice, 0.6, merges
 # strangers, people of one origin more often than others.
 SAME_PERSON = 0.4
-ONE_RECORDING = (
-    0.2  # the same clip coded or framed anew lies at 0.1 at most; of 13 362 pairs of strangers none below 0.3
-)
+# The same clip coded or framed anew lies at 0.1 at most; of 13 362 pairs of strangers none below 0.3.
+ONE_RECORDING = 0.2
 FACES = 4  # frames of each person
 METADATA_AUC = 0.55  # what the files alone may reach
 

@@ -6,6 +6,7 @@ none of them is read out of a path, so that clips of equal file names stay apart
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,7 +258,8 @@ def clip_scores(scores: Scores) -> pd.DataFrame:
     clips["failed"] = grouped["logit"].size() - clips["frames"]
     clips = clips.reset_index()
     for name, by in (("scale", "scale"), ("shift", "shift")):
-        clips[name] = clips["model"].map({key: getattr(model, by) for key, model in scores.models.items()})
+        by_key = {key: getattr(model, by) for key, model in scores.models.items()}
+        clips[name] = clips["model"].map(by_key).astype(float)
     clips["p"] = expit(clips["scale"] * clips["logit"] + clips["shift"])
     clips["logit"] = _comparable(clips, scores)
     return clips.drop(columns=["scale", "shift"])
@@ -265,8 +267,9 @@ def clip_scores(scores: Scores) -> pd.DataFrame:
 
 def _comparable(rows: pd.DataFrame, scores: Scores) -> pd.Series:
     """The logits of rows; of folds, whose detectors have each their own scale, the calibrated ones."""
-    lines = rows["model"].map({key: model.line for key, model in scores.models.items()})
-    return rows["logit"] * lines.str[0].astype(float) + lines.str[1].astype(float)
+    scale = rows["model"].map({key: model.line[0] for key, model in scores.models.items()})
+    shift = rows["model"].map({key: model.line[1] for key, model in scores.models.items()})
+    return rows["logit"].astype(float) * scale.astype(float) + shift.astype(float)
 
 
 # From scores to measurements.
@@ -328,11 +331,14 @@ def ask(scores: Scores, clips: pd.DataFrame) -> Iterator[Question]:
     clips = clips.assign(logit_as_is=as_is.reindex(before).to_numpy())
     trainings: dict[tuple[str, ...], list[Model]] = {}  # draws and folds of one training are one question
     for model in scores.models.values():
-        trainings.setdefault((model.detector, model.training, str(model.known_fakes)), []).append(model)
-    for models in trainings.values():
+        alone = "" if model.draw is not None or model.fold is not None else model.key
+        trainings.setdefault((model.detector, model.training, str(model.known_fakes), alone), []).append(model)
+    alike = Counter(parts[:3] for parts in trainings)
+    for parts, models in trainings.items():
         model = models[0]
         own = clips[clips["model"].isin([each.key for each in models])]
-        named = {"detector": model.detector, "training": model.training, "held_out": model.held_out}
+        name = model.key if alike[parts[:3]] > 1 else model.detector
+        named = {"detector": name, "training": model.training, "held_out": model.held_out}
         named["known_fakes"] = "" if model.known_fakes is None else str(model.known_fakes)
         for (perturbation, level), rows in own.groupby(["perturbation", "level"], sort=True):
             strength = {"perturbation": str(perturbation), "level": str(level)} if perturbation else {}
@@ -463,7 +469,7 @@ def _numbers(
     if unit == "frame" or len(draws) > 1:
         return
     logits, logits_as_is = scored["logit"].to_numpy(), scored["logit_as_is"].to_numpy()
-    for fpr in set.intersection(*(set(model.thresholds) for model in question.models)):
+    for fpr in (rate for rate in question.models[0].thresholds if all(rate in m.thresholds for m in question.models)):
         of_model = {m.key: m.line[0] * m.thresholds[fpr] + m.line[1] for m in question.models}
         threshold = np.array([of_model[key] for key in models])
         flagged, before = logits >= threshold, logits_as_is >= threshold

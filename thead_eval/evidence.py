@@ -134,6 +134,17 @@ def judged_items(items: Sequence[Item]) -> tuple[Item, ...]:
     return tuple(item for item in items if item.id not in cut)
 
 
+def group_people(items: Sequence[Item]) -> dict[str, str]:
+    """By person, a name for all with whom they share a recording, directly or by others."""
+    group = {item.identity: item.identity for item in items}
+    first: dict[str, str] = {}
+    for item in items:
+        one, other = group[item.identity], group[first.setdefault(item.source, item.identity)]
+        if one != other:
+            group = {person: one if name == other else name for person, name in group.items()}
+    return group
+
+
 _OPEN: dict[str, Dataset] = {}
 
 

@@ -127,6 +127,7 @@ def command(
         plan_folds,
         plan_trainings,
         score,
+        split_folds,
         teaches,
     )
     from benchmarks.examples import make_examples
@@ -175,19 +176,21 @@ def command(
     with progress_bars() as progress:
         fit, trainings = _fit(device, recipe, detectors, progress), out / "trainings"
         if protocols:
-            check_leaks(
-                evidence,
-                seed,
-                progress,
-                partial(click.echo, err=True),
-                faces=not no_faces,
-                kept=trainings / "faces.safetensors",
-                leaky=leaky,
-            )
+            split_as = split_folds(evidence, folds, seed) if folds else [evidence]
             if folds:
-                planned = plan_folds(evidence, protocols, folds, seed)
+                planned = plan_folds(split_as, protocols, seed)
             else:
                 planned = plan_trainings(evidence, protocols, seed, known_fakes, draws)
+            for whole in split_as:
+                check_leaks(
+                    whole,
+                    seed,
+                    progress,
+                    partial(click.echo, err=True),
+                    faces=not no_faces,
+                    kept=trainings / "faces.safetensors",
+                    leaky=leaky,
+                )
             added = _added(detectors, no_baseline, all(teaches(training.learn) for training in planned))
             judges = []
             for judge in judge_trainings(planned, (*detectors, *added), fit, trainings, seed, progress):

@@ -20,8 +20,8 @@ import click
     "--detector",
     default="efflite0",
     show_default=True,
-    help="efflite0, sbi, srm, freq, temporal, xception, timm:NAME, spectrum, landmarks, grain or ensemble: see "
-    "docs/detect.md",
+    help="efflite0, sbi, srm, freq, temporal, xception, timm:NAME, spectrum, landmarks, grain, probe, stack or "
+    "ensemble: see docs/detect.md",
 )
 @click.option("--without", multiple=True, help="A generator whose fakes are left out. Repeatable.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
