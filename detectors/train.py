@@ -339,10 +339,10 @@ def save_fitted(
     """A detector with what it has seen, here and `before`, and what its validation says about how to read it."""
     verdicts = set_verdicts(clips, result.logits, seed=0)
     reals, fakes = clips.people
-    learnt = evidence.of("train").items + evidence.of("val").items
+    learnt = evidence.of("train").items + evidence.of("val").items  # fakes of test people were not looked at
     metadata = {
         "recipe": json.dumps(recipe),
-        "generators": json.dumps(sorted({*evidence.generators, *before.generators})),
+        "generators": json.dumps(sorted({*Evidence(learnt, evidence.size).generators, *before.generators})),
         "identities": json.dumps(sorted({identity_hash(item.identity) for item in learnt} | before.identities)),
         "jpeg_quality": str(QUALITY),
         "size": str(evidence.size),

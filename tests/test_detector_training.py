@@ -400,10 +400,13 @@ def test_a_stack_judges_each_person_by_what_learnt_from_others(evidence: Evidenc
     """Members that learn by heart would be sure of those whom they learnt from; validation must not see that."""
     recipe = read_recipe("stack", None, {"frames": 2, "learns": {"grain": ["dye"]}})
     recipe = replace(recipe, network={"members": ["spectrum", "grain"]})
-    ending = fit(recipe, evidence, tmp_path / "stack", torch.device("cpu"))
+    later = replace(evidence.items[-1], id="later", split="test", label="fake", generator="later")
+    shown = Evidence((*evidence.items, later), evidence.size)
+    ending = fit(recipe, shown, tmp_path / "stack", torch.device("cpu"))
     assert 0 < ending.best < 3 and ending.step == 0
     detector = load_detector(tmp_path / "stack")
     assert isinstance(detector, TrainedDetector)
+    assert detector.generators == ("dye", "stripe")  # and not the one of which there are fakes of test people alone
     known = {item.identity for item in evidence.items if item.split != "test"}
     assert all(detector.knows(name) for name in known)
     of_validation = json.loads(detector.metadata["validation"])

@@ -110,6 +110,10 @@ def command(
         refuse(click.get_current_context(), ("member",), "--detector ensemble")
     with training_bars(leads) as bars:
         if leads:
+            for own, purpose in ((evidence.of("train"), "learn from"), (evidence.of("val"), "validate on")):
+                reals = sum(item.label == "real" for item in own.items)
+                of = f" of {', '.join(own.generators)}" if own.generators else ""
+                bars.say(f"to {purpose}: {reals} real clips, {len(own.items) - reals} fakes{of}")
             check_leaks(
                 evidence,
                 recipe.train.seed,
