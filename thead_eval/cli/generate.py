@@ -282,5 +282,5 @@ def _make_fakes(
     )
     if made.failures:
         first = made.failures[0]
-        click.echo(f"{len(made.failures)} failures; the first: {first.item}: {first.reason}", err=True)
+        click.echo(f"not made: {len(made.failures)}; the first: {first.item}: {first.reason}", err=True)
     click.echo(f"Next: theval score --fakes {out} --reals {out / 'real'}")

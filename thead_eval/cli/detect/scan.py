@@ -96,7 +96,7 @@ def command(
     from thead_eval.verdicts import file_row
 
     if report and out:
-        raise ConfigError("a report shows frames, which --out does not keep; leave one of --report and --out out")
+        raise ConfigError("a report shows frames, which --out does not keep; give --report or --out, not both")
     started, begin = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", time.monotonic()
     check_device(device)
     files = find_media(paths)
