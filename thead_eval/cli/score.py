@@ -196,7 +196,10 @@ def _print_table(measurements: list["Measurement"], failures: list["Failure"], r
     if worst and worst.n_failed:
         console.print(f"frames that could not be judged: up to {worst.n_failed} ({worst.metric})", style="yellow")
     if failures:
-        console.print(f"not made or not judged: {len(failures)}; the first: {failures[0].item}: {failures[0].reason}", markup=False)
+        console.print(
+            f"not made or not judged: {len(failures)}; the first: {failures[0].item}: {failures[0].reason}",
+            markup=False,
+        )
     console.print(f"Next: theval report {run} -o report.html", highlight=False)
 
 
