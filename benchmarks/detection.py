@@ -277,8 +277,9 @@ def plan_folds(folds: Sequence[Evidence], protocols: Sequence[str], seed: int) -
         )
     trainings = []
     for number, evidence in enumerate(folds):
-        for split in ("train", "val", "test"):
-            if not _teach(evidence.of(split).judged().items):
+        splits: tuple[Split, ...] = (*LEARNT, "test")
+        for split in splits:
+            if not teaches(evidence, (split,)):
                 raise ConfigError(
                     f"in fold {number + 1} of {len(folds)} the people of the part '{split}' have no real clips, or no "
                     "fakes; choose fewer --folds, or name more with --fakes"

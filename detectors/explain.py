@@ -20,12 +20,7 @@ PLACES = 7  # of the window along a side
 REACH = 0.22  # of the frame's side: the window's standard deviation is half of it
 BLUR = 0.06  # of the frame's side: the standard deviation of what stands in
 PART = 0.1  # of the picture that is blurred to see whether a map is right
-ELSEWHERE = (
-    (0.5, 0.0),
-    (0.0, 0.5),
-    (0.5, 0.5),
-    (0.25, 0.25),
-)  # where else as much is blurred: down and across, in sides
+ELSEWHERE = ((0.5, 0.0), (0.0, 0.5), (0.5, 0.5), (0.25, 0.25))  # where else as much is: down and across, in sides
 STRONGEST = 0.62  # opacity where the map is at its greatest
 
 # Score of [K, 3, H, W] uint8 heads: [K], NaN where a frame could not be scored

@@ -124,7 +124,7 @@ def fit(
 def _fit_on_others(rule: Rule, learnt: Measured, blends: float, clips: Clips, held_out: Numbers) -> NDArray[np.float64]:
     """Make the rule of the people to learn from, as strongly as validation likes best; validation's logits."""
     numbers, fake, makers = learnt.numbers, learnt.fake, learnt.makers
-    known = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
+    known = _could_be_measured(numbers)
     fake, makers = fake[known], makers[known]
     if fake.all() or not fake.any():
         raise DatasetError(
@@ -167,7 +167,7 @@ def _fit_in_folds(
     for place, (rule, numbers, parts) in enumerate(
         zip(stack.rules, stack.columns(learnt.numbers), parts_of, strict=True)
     ):
-        scored = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
+        scored = _could_be_measured(numbers)
         known = scored & (~fake | np.isin(makers, list(parts)))
         mine = asked & known
         own_clips = list_clips(learnt.items, learnt.owner[mine], learnt.shown[mine] == BLENDED)
@@ -192,6 +192,12 @@ def _fit_in_folds(
         told.append(a * logits + b)
         whole.update(parts)  # so that for the rule, what each member knows counts alike
     return _fit_across(stack.rule, clips, np.stack(told, axis=1)[asked], whole)
+
+
+def _could_be_measured(numbers: Numbers) -> NDArray[np.bool_]:
+    """[N] of rows [N, ...], those without NaN."""
+    known: NDArray[np.bool_] = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
+    return known
 
 
 def _draw(
@@ -220,7 +226,7 @@ def _draw(
 
 def _fit_across(rule: Either, clips: Clips, numbers: Numbers, parts: Mapping[str, float]) -> NDArray[np.float64]:
     """Make the rule of these people; the logits of each are by one that was made without them."""
-    known = np.isfinite(numbers).reshape(len(numbers), -1).min(axis=1)
+    known = _could_be_measured(numbers)
     fake, makers = clips.fake[clips.owner], np.array(clips.generators)[clips.owner]
     names = np.array(clips.identities)[clips.owner]
     rows = np.flatnonzero(known)

