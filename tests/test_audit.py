@@ -121,6 +121,9 @@ def test_faces_are_measured_once(folder: Path, tmp_path: Path) -> None:
     assert found.faces == 2 and "faces" in told  # where landmarks are known, no finder has to see a face
     told.clear()
     assert audited_faces() == found and "faces" not in told
+    fold = Evidence(tuple(replace(item, split="val") for item in few.items), few.size)
+    audit(fold, 0, lambda what, done, total: told.append(what), faces=fold, kept=kept)
+    assert "faces" not in told  # whatever split they are in
     others = Evidence(few.items[:1], few.size)
     assert audit(others, 0, quiet, faces=others, kept=kept).faces == 1
 
