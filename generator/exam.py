@@ -17,7 +17,7 @@ from generator.samples import Batch, Episode, Footage, read_batch, read_footage,
 from generator.warp import base_flow, warp_frames
 from thead_eval import plugins
 from thead_eval.data import Dataset, plan_few_shot_sets
-from thead_eval.errors import TrainingFailed
+from thead_eval.errors import DatasetError, TrainingFailed
 from thead_eval.metrics.distances import frechet_from_features
 from thead_eval.training import read_ahead
 from thead_eval.types import CompareFunction, ExtractFunction
@@ -57,10 +57,15 @@ def prepare_exam(dataset: Dataset, recipe: Recipe, device: torch.device) -> Exam
     """Choose people and frames as `theval score` does: support from a clip's beginning, targets from its end.
 
     Raises:
-        DatasetError: no person of the split 'val' has enough frames.
+        DatasetError: no person of the split 'val' has enough frames, or there is a single frame to judge.
     """
     meta = recipe.meta
     plans, _ = plan_few_shot_sets(dataset, "val", max(meta.validation_shots), meta.seed, meta.validation_people)
+    if len(plans) * meta.validation_frames < 2:
+        raise DatasetError(
+            "validation has one frame of one person, and how frames differ takes two; prepare more people of the split "
+            "'val', or set validation_frames to 2 under [meta]"
+        )
     footage = read_footage(dataset, "val")
     places = {clip.id: place for place, clip in enumerate(footage.clips)}
     whole = unchanged(footage.size)

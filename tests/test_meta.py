@@ -48,7 +48,7 @@ from generator.recipe import MetaConfig, Recipe, read_recipe
 from generator.samples import Augmentation, draw_episode, read_batch, read_footage
 from tests.conftest import SharedFolder
 from thead_eval.data import Dataset, DatasetInfo, PreparedClip, encode_jpeg, open_dataset, write_dataset
-from thead_eval.errors import ConfigError, RunError, TrainingFailed, WeightsMissing
+from thead_eval.errors import ConfigError, DatasetError, RunError, TrainingFailed, WeightsMissing
 from thead_eval.synthetic import head_clip
 from thead_eval.training import Status, open_fabric
 from thead_eval.weights import sha256_of
@@ -126,6 +126,13 @@ def make_learnt(path: Path) -> None:
 @pytest.fixture(scope="module")
 def exam(dataset: Dataset) -> Exam:
     return prepare_exam(dataset, RECIPE, torch.device("cpu"))
+
+
+def test_one_frame_of_one_person_is_no_validation(dataset: Dataset) -> None:
+    few = replace(RECIPE, meta=replace(META, validation_people=1))
+    with pytest.raises(DatasetError, match="one frame of one person"):
+        prepare_exam(dataset, few, torch.device("cpu"))
+    assert prepare_exam(dataset, replace(few, meta=replace(few.meta, validation_frames=2)), torch.device("cpu"))
 
 
 def make_step(state: State, dataset: Dataset, recipe: Recipe, content: losses.ContentLoss) -> dict[str, float]:
