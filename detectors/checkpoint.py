@@ -44,6 +44,7 @@ NETWORKS = {
     "landmarks": "detectors.landmarks:Motion",
     "grain": "detectors.grain:Grain",
     "probe": "detectors.probe:Probe",
+    "seam": "detectors.seam:Seam",
     "stack": "detectors.stack:Stack",
     "ensemble": "detectors.ensemble:Ensemble",
 }
@@ -248,6 +249,6 @@ def grain(device: torch.device) -> TrainedDetector:
     return read_detector(BUNDLED / "grain.safetensors", device)
 
 
-def duo(device: torch.device) -> TrainedDetector:
-    """The default of a scan, carried by theval: a stack of `grain` and `probe`, which learnt other systems' fakes."""
-    return replace(read_detector(BUNDLED / "duo.safetensors", device), name="duo")
+def trio(device: torch.device) -> TrainedDetector:
+    """The default of a scan, carried by theval: `grain`, `probe` and `seam`, which learnt other systems' fakes too."""
+    return replace(read_detector(BUNDLED / "trio.safetensors", device), name="trio")

@@ -98,7 +98,8 @@ def fit(
     if everyone:
         logits = _fit_in_folds(kind, validation, config, clips, asked)
     elif kind.fits_on == "val":
-        logits = _fit_across(kind.rule, clips, held_out, dict.fromkeys(clips.generators, 1.0))
+        group = group_people(validation.items)
+        logits = _fit_across(kind.rule, clips, group, held_out, dict.fromkeys(clips.generators, 1.0))
     else:
         learnt = measure(
             kind,
@@ -191,7 +192,7 @@ def _fit_in_folds(
         stack.get_buffer("platt")[place] = torch.tensor([a, b])
         told.append(a * logits + b)
         whole.update(parts)  # so that for the rule, what each member knows counts alike
-    return _fit_across(stack.rule, clips, np.stack(told, axis=1)[asked], whole)
+    return _fit_across(stack.rule, clips, group, np.stack(told, axis=1)[asked], whole)
 
 
 def _could_be_measured(numbers: Numbers) -> NDArray[np.bool_]:
@@ -224,11 +225,14 @@ def _draw(
     rule.draw(numbers[rows].reshape(-1, numbers.shape[2]), np.repeat(fake[rows], each), weights, strength)
 
 
-def _fit_across(rule: Either, clips: Clips, numbers: Numbers, parts: Mapping[str, float]) -> NDArray[np.float64]:
-    """Make the rule of these people; the logits of each are by one that was made without them."""
+def _fit_across(
+    rule: Either, clips: Clips, group: Mapping[str, str], numbers: Numbers, parts: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """Make the rule of these people; the logits of each are by one that was made without them, and without those with
+    whom they share a recording, their `group`."""
     known = _could_be_measured(numbers)
     fake, makers = clips.fake[clips.owner], np.array(clips.generators)[clips.owner]
-    names = np.array(clips.identities)[clips.owner]
+    names = np.array([group[identity] for identity in clips.identities])[clips.owner]
     rows = np.flatnonzero(known)
     logits = np.full(len(numbers), np.nan)
     people = np.unique(names[rows])

@@ -1,7 +1,8 @@
-"""Fine detail and how it lives: what a high-pass filter leaves of sixteen consecutive frames, and small networks.
+"""Fine detail and how it lives: what band filters leave of sixteen consecutive frames, and small networks.
 
 A camera films new noise in each frame, and a codec renews it with each key frame; who paints or bends a few pictures of
-a person carries their grain along. After Koopman et al. 2018 (sensor noise) and Amerini et al. 2019 (optical flow).
+a person carries their grain along, however far apart two frames are. After Koopman et al. 2018 (sensor noise) and
+Amerini et al. 2019 (optical flow).
 """
 
 from functools import lru_cache
@@ -18,31 +19,45 @@ from detectors.perceptron import Perceptrons
 from thead_eval.evidence import SIDE
 
 Floats = NDArray[np.float32]
+Frames = NDArray[np.float32]  # [T, S, S]
 
 PARTS = ("face", "rim", "background")
-LAGS = (1, 4, 12)  # frames between two whose grain is compared
-FLOW_EVERY = 3  # frames from one pair whose movement is taken out to the next
+BLURS = (1.0, 2.5, 6.0)  # pixels: a band is what lies between one and the one before, the first what is finer than all
+FINE = 2  # of the bands, those that are also compared where they stand
+LAGS = (1, 4, 12)  # frames between two that are compared
+EVERY = (2, 2, 1)  # of the frames, at each lag, those whose movement is taken out: that takes most of the time
+TRAVEL = 1  # the lag whose movement is itself looked at
+CHROMA = 1.5  # pixels, as BLURS
 NAMES = tuple(
     f"{part}_{what}"
     for part in PARTS
     for what in (
-        *("strength", "strength_varies", "change", "change_varies", "change_peak", "still", "renewed"),
-        *(f"alike_{lag}" for lag in LAGS),
-        *(f"alike_{lag}_varies" for lag in LAGS),
-        *("alike_moved", "alike_moved_varies"),
+        *(f"band_{band}_{what}" for band in range(len(BLURS)) for what in ("strength", "varies", "jumps")),
+        *(f"chroma_{plane}_{what}" for plane in ("red", "blue") for what in ("strength", "follows")),
+        *("change", "change_varies", "change_peak", "still"),
+        *(f"band_{band}_renewed" for band in range(FINE)),
+        *(f"band_{band}_alike_{lag}{how}" for band in range(FINE) for lag in LAGS for how in ("", "_varies")),
+        *(
+            f"band_{band}_moved_{lag}{how}"
+            for lag in LAGS
+            for band in range(len(BLURS))
+            for how in ("", "_least", "_varies")
+        ),
+        *(f"left_{lag}{how}" for lag in LAGS for how in ("", "_peak")),
+        *("travel", "ripple"),
     )
 )
 
 
 class Grain(nn.Module):
-    """45 numbers of the grain in a window of frames."""
+    """198 numbers of the grain in a window of frames."""
 
     window = 16
     stride = 1
     fits_on = "train"
     defaults: ClassVar = {"frames": 2, "validation_frames": 2}
     # Each window is measured once more as a site would send it on: how it was coded is not what it is known by.
-    changes = Augmentation(crop=0.5, colour=0.0, blur=0.2, noise=0.2, resize=0.3, h264=1.0, crf=(18, 32), jpeg=0.0)
+    changes = Augmentation(crop=0.5, colour=0.3, blur=0.2, noise=0.2, resize=0.3, h264=1.0, crf=(18, 32), jpeg=0.3)
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +69,7 @@ class Grain(nn.Module):
         if self.window > T:
             return torch.full((T,), torch.nan)
         starts = [*range(0, T - self.window, 4), T - self.window]
-        traces = _trace(_pictures(frames))
+        traces = _trace(frames)
         judged = self.rule(torch.from_numpy(np.stack([_sum_up(traces, start, self.window) for start in starts])))
         middle = np.array(starts) + self.window // 2
         nearest = np.abs(np.arange(T)[:, None] - middle).argmin(axis=1)
@@ -62,88 +77,147 @@ class Grain(nn.Module):
         return logits
 
     def measure(self, windows: Tensor) -> Tensor:
-        """uint8 [B, 16, 3, H, W] to [B, 45]."""
-        return torch.from_numpy(np.stack([_sum_up(_trace(_pictures(frames)), 0, self.window) for frames in windows]))
+        """uint8 [B, 16, 3, H, W] to [B, 198]."""
+        return torch.from_numpy(np.stack([_sum_up(_trace(frames), 0, self.window) for frames in windows]))
 
 
 class Traces(NamedTuple):
-    """What happens to the grain of a clip, in each part of the picture."""
+    """What happens to the grain of a clip, in each part of the picture; NaN where it was not looked at."""
 
-    strength: Floats  # [T, P] deviation of the high-passed frame, in levels
-    change: Floats  # [T - 1, P] mean difference to the next frame, in levels
-    still: Floats  # [T - 1, P] share of pixels that do not differ from the next frame's by more than one level
-    renewed: Floats  # [T - 1, P] deviation of the difference of two neighbours' grain
-    alike: Floats  # [lags, T, P] correlation with the grain so many frames later; NaN beyond the end
-    moved: Floats  # [T - 1, P] with that of the next frame, movement taken out; NaN where it was not looked at
+    strength: Floats  # [bands, T, P] deviation of a band, in levels
+    chroma: Floats  # [2, T, P] the same of the finest detail of the two colour differences
+    follows: Floats  # [2, T, P] its correlation with that of the brightness
+    change: Floats  # [T, P] mean difference to the next frame, in levels
+    still: Floats  # [T, P] share of pixels that do not differ from the next frame's by more than one level
+    renewed: Floats  # [FINE, T, P] deviation of the difference of two neighbours' grain
+    alike: Floats  # [FINE, lags, T, P] correlation with the grain so many frames later
+    moved: Floats  # [lags, bands, T, P] the same, movement taken out
+    left: Floats  # [lags, T, P] log of the mean difference, movement taken out
+    travel: Floats  # [T, P] log of how far pixels moved
+    ripple: Floats  # [T, P] log of how unevenly
 
 
-def _pictures(frames: Tensor) -> list[NDArray[np.uint8]]:
-    """uint8 [T, 3, H, W] as grey pictures [S, S]."""
-    colours = frames.permute(0, 2, 3, 1).cpu().numpy()
-    return [cv2.cvtColor(shrink(np.ascontiguousarray(c), SIDE), cv2.COLOR_RGB2GRAY).astype(np.uint8) for c in colours]
-
-
-def _trace(pictures: list[NDArray[np.uint8]]) -> Traces:
-    T, P = len(pictures), len(PARTS)
-    grey = np.stack(pictures).astype(np.float32)  # [T, S, S]
-    grain = np.stack([picture - cv2.GaussianBlur(picture, (0, 0), 1.0) for picture in grey])
-    small = [cv2.resize(picture, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA) for picture in pictures]
-    strength, change, still, renewed, moved = (np.full((n, P), np.nan, np.float32) for n in (T, *[T - 1] * 4))
-    alike = np.full((len(LAGS), T, P), np.nan, np.float32)
-    flat = grey.reshape(T, -1)
-    for p, pixels in enumerate(_parts()):
-        own = grain.reshape(T, -1)[:, pixels]
-        own = own - own.mean(axis=1, keepdims=True)
-        strength[:, p] = own.std(axis=1)
-        difference = np.abs(np.diff(flat[:, pixels], axis=0))
-        change[:, p] = difference.mean(axis=1)
-        still[:, p] = (difference <= 1).mean(axis=1)
-        renewed[:, p] = np.diff(own, axis=0).std(axis=1)
-        for n, lag in enumerate(LAGS):
-            alike[n, : T - lag, p] = _correlation(own[:-lag], own[lag:])
+def _trace(frames: Tensor) -> Traces:
+    """uint8 [T, 3, H, W], of any size."""
+    T, P, B, L = len(frames), len(PARTS), len(BLURS), len(LAGS)
+    planes = np.stack([_planes(np.ascontiguousarray(c)) for c in frames.permute(0, 2, 3, 1).cpu().numpy()])
+    grey, *colours = planes.transpose(3, 0, 1, 2)
+    bands, above = [], grey.astype(np.float32)
+    for blur in BLURS:
+        below = _blur(grey, blur)
+        bands.append(above - below)
+        above = below
+    layers = np.stack([*bands, grey.astype(np.float32)], axis=-1)  # [T, S, S, B + 1]
+    order, parts = _parts()
+    own = np.take(layers.reshape(T, -1, B + 1).transpose(2, 0, 1), order, axis=2)  # [B + 1, T, S * S] part by part
+    fine = [np.take((colour - _blur(colour, CHROMA)).reshape(T, -1), order, axis=1) for colour in colours]
+    shapes = (B, T, P), (2, T, P), (2, T, P), (T, P), (T, P), (FINE, T, P), (FINE, L, T, P), (L, B, T, P), (L, T, P)
+    of = Traces(*(np.full(shape, np.nan, np.float32) for shape in (*shapes, (T, P), (T, P))))
+    for p, part in enumerate(parts):
+        for b in range(B):
+            of.strength[b, :, p] = _deviation(own[b, :, part])
+        for n, colour in enumerate(fine):
+            of.chroma[n, :, p] = _deviation(colour[:, part])
+            of.follows[n, :, p] = _correlation(colour[:, part], own[0, :, part])
+        difference = np.abs(np.diff(own[B, :, part], axis=0))
+        of.change[:-1, p] = difference.mean(axis=1)
+        of.still[:-1, p] = (difference <= 1).mean(axis=1)
+        for b in range(FINE):
+            of.renewed[b, :-1, p] = _deviation(np.diff(own[b, :, part], axis=0))
+            for n, lag in enumerate(LAGS):
+                of.alike[b, n, : T - lag, p] = _correlation(own[b, :-lag, part], own[b, lag:, part])
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
-    for t in range(0, T - 1, FLOW_EVERY):
-        flow = cv2.calcOpticalFlowFarneback(small[t + 1], small[t], np.zeros(0), 0.5, 3, 13, 3, 5, 1.1, 0)
-        flow = 2 * cv2.resize(flow, (SIDE, SIDE))  # [S, S, 2] where a pixel of t + 1 was at t
-        before = cv2.remap(grain[t], x + flow[..., 0], y + flow[..., 1], cv2.INTER_CUBIC).ravel()
-        after = grain[t + 1].ravel()
-        moved[t] = [_correlation(before[None, pixels], after[None, pixels])[0] for pixels in _parts()]
-    return Traces(strength, change, still, renewed, alike, moved)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    for n, (lag, every) in enumerate(zip(LAGS, EVERY, strict=True)):
+        for t in range(0, T - lag, every):
+            flow = search.calc(grey[t + lag], grey[t], np.zeros(0))  # [S, S, 2] where a pixel of t + lag was at t
+            there = cv2.remap(layers[t], x + flow[..., 0], y + flow[..., 1], cv2.INTER_CUBIC)
+            before = np.take(there.reshape(-1, B + 1).T, order, axis=1)
+            for p, part in enumerate(parts):
+                of.moved[n, :, t, p] = _correlation(before[:B, part], own[:B, t + lag, part])
+                of.left[n, t, p] = np.log(np.abs(before[B, part] - own[B, t + lag, part]).mean() + 0.1)
+            if n == TRAVEL:
+                far = np.hypot(flow[..., 0], flow[..., 1]).ravel()[order]
+                uneven = np.abs(flow - cv2.GaussianBlur(flow, (0, 0), 4)).sum(axis=-1).ravel()[order]
+                of.travel[t] = [np.log(far[part].mean() + 0.05) for part in parts]
+                of.ripple[t] = [np.log(uneven[part].mean() + 0.02) for part in parts]
+    return of
 
 
-def _sum_up(traces: Traces, first: int, frames: int) -> Floats:
-    """[45] of the window of so many frames from `first` on."""
-    own, pairs = slice(first, first + frames), slice(first, first + frames - 1)
-    strength, change = traces.strength[own], traces.change[pairs]
-    usual = strength.mean(axis=0) + 0.1
-    rows = [
-        np.log(usual),
-        strength.std(axis=0) / usual,
-        np.log(change.mean(axis=0) + 0.05),
-        change.std(axis=0) / (change.mean(axis=0) + 0.05),
-        np.log(change.max(axis=0) + 0.05) - np.log(np.median(change, axis=0) + 0.05),
-        traces.still[pairs].mean(axis=0),
-        np.log(traces.renewed[pairs].mean(axis=0) + 0.1) - np.log(usual),
-    ]
-    compared = [traces.alike[n, first : first + frames - lag] for n, lag in enumerate(LAGS)]
-    rows += [values.mean(axis=0) for values in compared] + [values.std(axis=0) for values in compared]
-    looked_at = traces.moved[pairs]
-    looked_at = looked_at[np.isfinite(looked_at[:, 0])]
-    rows += [looked_at.mean(axis=0), looked_at.std(axis=0)]
-    return np.stack(rows, axis=1).ravel().astype(np.float32)  # [P * 15] part by part
+def _sum_up(of: Traces, first: int, frames: int) -> Floats:
+    """[198] of the window of so many frames from `first` on."""
+
+    def pairs(lag: int) -> slice:
+        return slice(first, first + frames - lag)
+
+    own = pairs(0)
+    usual = of.strength[:, own].mean(axis=1) + 0.1  # [bands, P]
+    rows: list[Floats] = []
+    for strength, mean in zip(of.strength[:, own], usual, strict=True):
+        rows += [np.log(mean), strength.std(axis=0) / mean, np.abs(np.diff(strength, axis=0)).max(axis=0) / mean]
+    for chroma, follows in zip(of.chroma[:, own], of.follows[:, own], strict=True):
+        rows += [np.log(chroma.mean(axis=0) + 0.1), follows.mean(axis=0)]
+    change = of.change[pairs(1)]
+    mean = change.mean(axis=0) + 0.05
+    rows += [np.log(mean), change.std(axis=0) / mean]
+    rows += [np.log(change.max(axis=0) + 0.05) - np.log(np.median(change, axis=0) + 0.05)]
+    rows += [of.still[pairs(1)].mean(axis=0)]
+    rows += [np.log(of.renewed[b, pairs(1)].mean(axis=0) + 0.1) - np.log(usual[b]) for b in range(FINE)]
+    for b in range(FINE):
+        for n, lag in enumerate(LAGS):
+            alike = of.alike[b, n, pairs(lag)]
+            rows += [alike.mean(axis=0), alike.std(axis=0)]
+    for n, lag in enumerate(LAGS):
+        for moved in of.moved[n, :, pairs(lag)]:
+            known = _looked_at(moved)
+            rows += [known.mean(axis=0), known.min(axis=0), known.std(axis=0)]
+    for n, lag in enumerate(LAGS):
+        left = _looked_at(of.left[n, pairs(lag)])
+        rows += [left.mean(axis=0) - np.log(usual[1]), left.max(axis=0) - np.median(left, axis=0)]
+    rows += [_looked_at(traces[pairs(LAGS[TRAVEL])]).mean(axis=0) for traces in (of.travel, of.ripple)]
+    return np.stack(rows, axis=1).ravel().astype(np.float32)  # part by part
+
+
+def _looked_at(traces: Floats) -> Floats:
+    """The rows of [T, P] that are no NaN."""
+    return traces[np.isfinite(traces[:, 0])]
+
+
+def _planes(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB [H, W, 3] as brightness and two colour differences [S, S, 3]."""
+    return cv2.cvtColor(shrink(picture, SIDE), cv2.COLOR_RGB2YCrCb).astype(np.uint8)
+
+
+def _blur(planes: NDArray[np.uint8], by: float) -> Frames:
+    """[T, S, S]"""
+    return np.stack([cv2.GaussianBlur(plane.astype(np.float32), (0, 0), by) for plane in planes])
+
+
+def _deviation(rows: Floats) -> Floats:
+    """Of each row [N, pixels]."""
+    mean = rows.mean(axis=1)
+    deviation: Floats = np.sqrt(np.maximum(_product(rows, rows) - mean * mean, 0))
+    return deviation
 
 
 def _correlation(a: Floats, b: Floats) -> Floats:
     """Of the rows of a and b [N, pixels]; 0 where one is flat."""
-    spread = np.sqrt((a * a).mean(axis=1) * (b * b).mean(axis=1))
-    correlation: Floats = (a * b).mean(axis=1) / (spread + 1e-3)
+    together = _product(a, b) - a.mean(axis=1) * b.mean(axis=1)
+    correlation: Floats = together / (_deviation(a) * _deviation(b) + 1e-3)
     return correlation
 
 
+def _product(a: Floats, b: Floats) -> Floats:
+    """The mean products of rows [N, pixels]."""
+    product: Floats = np.einsum("ij,ij->i", a, b) / np.float32(a.shape[1])
+    return product
+
+
 @lru_cache
-def _parts() -> tuple[NDArray[np.int64], ...]:
-    """Pixels of the face, its rim and the rest, where `theval prepare` puts a head."""
+def _parts() -> tuple[NDArray[np.int64], tuple[slice, ...]]:
+    """The pixels of face, rim and the rest, where `theval prepare` puts a head; and where each begins and ends."""
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
     distance = ((x - 0.5) / 0.31) ** 2 + ((y - 0.53) / 0.41) ** 2
-    masks = distance < 1, (distance >= 1) & (distance <= 1.8), distance > 1.8
-    return tuple(np.flatnonzero(mask) for mask in masks)
+    pixels = [np.flatnonzero(mask) for mask in (distance < 1, (distance >= 1) & (distance <= 1.8), distance > 1.8)]
+    ends = np.cumsum([len(own) for own in pixels]).tolist()
+    return np.concatenate(pixels), tuple(slice(start, end) for start, end in zip([0, *ends], ends, strict=False))

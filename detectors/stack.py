@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from detectors.augment import Augmentation
 from detectors.checkpoint import find_class
 from detectors.ensemble import EVERY, Ensemble
+from detectors.exam import BLENDED
 from detectors.measured import Numbers, share
 from thead_eval.errors import ConfigError
 from thead_eval.recipes import check_name
@@ -26,7 +27,7 @@ class Stack(Ensemble):
     # As a site would send a video on, and as another camera would have filmed it.
     changes = Augmentation(crop=0.5, colour=0.3, blur=0.2, noise=0.2, resize=0.3, h264=1.0, crf=(18, 32), jpeg=0.3)
 
-    def __init__(self, members: Sequence[str] = ("grain", "probe")) -> None:
+    def __init__(self, members: Sequence[str] = ("grain", "probe", "seam")) -> None:
         for name in members:
             if getattr(find_class(name), "fits_on", None) != "train":
                 raise ConfigError(f"a stack of '{name}' cannot be made; name kinds that are fitted at once, as grain")
@@ -51,9 +52,9 @@ class Stack(Ensemble):
 
         Args:
             generators: Of whom there are fakes.
-            blends: The part of blends, for members that learn them when they are alone, too.
-            learns: By member, the generators that it learns from, as far as there are fakes of them: a protocol holds
-                some out. Of a member that is not named, all.
+            blends: Whether there are blends, above 0; how many of its fakes are some is each member's own.
+            learns: By member, the generators that it learns from, BLENDED among them or not, as far as there are fakes
+                of them: a protocol holds some out. Of a member that is not named, all, and blends as when it is alone.
 
         Raises:
             ConfigError: `learns` names no member, or leaves one nothing to learn.
@@ -62,13 +63,17 @@ class Stack(Ensemble):
             check_name(name, dict.fromkeys(self.names), "[train.learns]: no member is named")
         found = []
         for name, member in zip(self.names, self.members, strict=True):
-            chosen = [generator for generator in learns.get(name, generators) if generator in generators]
-            found.append(share(chosen, blends if getattr(member, "defaults", {}).get("blends") else 0.0))
-            if not found[-1]:
+            if name in learns:
+                chosen = {each for each in learns[name] if each in generators or (each == BLENDED and blends)}
+                parts = dict.fromkeys(sorted(chosen), 1 / max(len(chosen), 1))
+            else:
+                parts = share(generators, getattr(member, "defaults", {}).get("blends", 0.0) if blends else 0.0)
+            if not parts:
                 raise ConfigError(
                     f"the member '{name}' of a stack has nothing to learn: there are fakes of "
                     f"{', '.join(generators) or 'nobody'}; name more with --fakes, or others under [train.learns]"
                 )
+            found.append(parts)
         return found
 
     @property

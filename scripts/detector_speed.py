@@ -3,7 +3,7 @@
     python scripts/detector_speed.py
     python scripts/detector_speed.py --json speed.json --frames 256
 
-Weights are untrained, as they change neither; `duo` is the one that theval carries. Finding faces, which a scan does
+Weights are untrained, as they change neither; `trio` is the one that theval carries. Finding faces, which a scan does
 first, is not in it.
 """
 
@@ -32,7 +32,7 @@ CONFIGS: dict[str, dict[str, Any]] = {  # Any: JSON
     "timm": {"backbone": "resnet50"},
     "ensemble": {"members": [{"detector": "spectrum", "network": {}}, {"detector": "efflite0", "network": {}}]},
 }
-KINDS = (*NETWORKS, "duo")
+KINDS = (*NETWORKS, "trio")
 
 
 @dataclass(frozen=True)

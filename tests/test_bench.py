@@ -88,14 +88,14 @@ def test_a_detector_beside_the_suite_is_read_from_there(tmp_path: Path, monkeypa
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "best.safetensors").touch()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    text = f"{HEADS}[score]\ndetector = 'mine'\n[eval.two]\ndetector = ['mine/best.safetensors', 'theirs', 'duo']\n"
+    text = f"{HEADS}[score]\ndetector = 'mine'\n[eval.two]\ndetector = ['mine/best.safetensors', 'theirs', 'trio']\n"
     text += "[eval.fitted]\ndetector = ['spectrum']\nprotocol = ['P1']\n"
     stages = plan(read_suite(str(suite_of(tmp_path / "suite", text))), [0], "cpu", 1, False)
     score, two, fitted = (next(s for s in stages if s.name == name) for name in ("score", "two", "fitted"))
     mine, theirs = tmp_path / "suite" / "mine", tmp_path / "elsewhere" / "theirs"
     assert score.inputs == (mine,) and score.arguments[-1] == str(mine)
     assert two.inputs == (mine / "best.safetensors", theirs)
-    assert two.arguments[-6:][1::2] == (*map(str, two.inputs), "duo")
+    assert two.arguments[-6:][1::2] == (*map(str, two.inputs), "trio")
     assert fitted.inputs == () and "spectrum" in fitted.arguments  # a kind, whatever lies about
 
 

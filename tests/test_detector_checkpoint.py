@@ -67,7 +67,7 @@ def test_half_the_size(file: Path, network: EfficientNetLite0, tmp_path: Path) -
     assert isinstance(load_detector(path), TrainedDetector)
 
 
-@pytest.mark.parametrize(("name", "knows"), [("grain", {"warp"}), ("duo", {"warp", "Hallo"})])
+@pytest.mark.parametrize(("name", "knows"), [("grain", {"warp"}), ("trio", {"warp", "Hallo"})])
 def test_what_theval_carries(name: str, knows: set[str]) -> None:
     detector = load_detector(name)
     assert isinstance(detector, TrainedDetector)

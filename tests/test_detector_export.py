@@ -20,6 +20,7 @@ from detectors.freq import Frequency
 from detectors.grain import Grain
 from detectors.landmarks import Motion
 from detectors.probe import Probe
+from detectors.seam import Seam
 from detectors.temporal import Thumbnails
 from thead_eval.cli.export import command
 from thead_eval.errors import CheckpointError, ConfigError, PluginError
@@ -96,14 +97,14 @@ def test_bands_of_frequencies_are_matrices_and_can_be_written(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_probe_is_written_with_its_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "network"), [("probe", Probe()), ("seam", Seam())])
+def test_frozen_features_are_written_with_their_line(name: str, network: Probe | Seam, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    probe = Probe().eval()
-    probe.start()
-    probe.rule.get_buffer("weight").normal_(0, 0.1)
+    network.eval().start()
+    network.rule.get_buffer("weight").normal_(0, 0.1)
     calibration = Calibration(2.0, 0.5, np.array([[2.0, 0.5]]))
     save_detector(
-        tmp_path / "p.safetensors", "probe", {}, probe, calibration, [], {"generators": "[]", "identities": "[]"}
+        tmp_path / "p.safetensors", name, {}, network, calibration, [], {"generators": "[]", "identities": "[]"}
     )
     detector = read_detector(tmp_path / "p.safetensors", torch.device("cpu"))
     assert export_detector(detector, tmp_path / "p.onnx").difference <= 1e-4

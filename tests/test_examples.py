@@ -174,7 +174,7 @@ def test_the_report_shows_them(evidence: Evidence, judged: tuple[RunFolder, list
 
 def test_a_damaged_list_is_refused(tmp_path: Path) -> None:
     assert read_examples(tmp_path) == []
-    (tmp_path / "examples.json").write_text('[{"model": "duo"}]')
+    (tmp_path / "examples.json").write_text('[{"model": "trio"}]')
     with pytest.raises(RunError, match=r"examples\.json' is damaged \(\d+ errors\); judge again"):
         read_examples(tmp_path)
     assert set(Example.model_fields) == set("model kind item generator identity p frame picture heat".split())

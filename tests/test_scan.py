@@ -411,7 +411,7 @@ def test_what_is_no_scan_is_left_alone(tmp_path: Path) -> None:
     for content in ("mine", '{"path": "a"}\n{"path": "b"}\n', "[1]\n[2]"):
         path.write_text(content)
         with pytest.raises(RunError, match=r"is not a file of 'theval detect scan --out' \(line 1\)"):
-            read_rows(path, {"detector": "duo"})
+            read_rows(path, {"detector": "trio"})
     assert read_rows(tmp_path / "new", {}) == {}
 
 

@@ -62,7 +62,7 @@ def test_what_training_is_timed_beside_computes_the_same() -> None:
 @pytest.mark.slow
 def test_every_kind_of_detector_has_its_speed(tmp_path: Path) -> None:
     script = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "detector_speed.py"))
-    assert set(script["KINDS"]) >= {*NETWORKS, "duo"}
+    assert set(script["KINDS"]) >= {*NETWORKS, "trio"}
     path = tmp_path / "detectors.json"
     told = ["--only", "spectrum", "--frames", "16", "--turns", "1", "--json", str(path)]
     result = CliRunner().invoke(script["command"], told)

@@ -27,8 +27,9 @@ from detectors.grain import Grain
 from detectors.landmarks import NAMES, measure
 from detectors.linear import Line
 from detectors.perceptron import Perceptrons
-from detectors.probe import Probe
+from detectors.probe import Probe, sum_up
 from detectors.recipe import read_recipe
+from detectors.seam import Seam
 from detectors.spectrum import Spectrum
 from detectors.srm import Residual
 from detectors.stack import Stack
@@ -52,6 +53,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "landmarks": {},
     "grain": {},
     "probe": {},
+    "seam": {},
     "stack": {"members": ["grain", "spectrum"]},
     "ensemble": {
         "members": [{"detector": "spectrum", "network": {}}, {"detector": "temporal", "network": {"size": 32}}]
@@ -178,21 +180,46 @@ def test_a_probe_starts_from_imagenet_and_learns_a_line_alone(frames: Tensor) ->
     blank = probe.measure(frames[:2, None])
     probe.start()
     numbers = probe.measure(frames[:2, None])
-    assert numbers.shape == (2, 224) and not torch.allclose(numbers, blank)
+    assert numbers.shape == (2, 896) and not torch.allclose(numbers, blank)
     whole: Any = efflite0_network()
     with torch.no_grad():
         x = efflite0_input(resize(frames[:2], 224))
         for layer in (whole.conv_stem, whole.bn1, *whole.blocks[:5]):
             x = layer(x)
-    torch.testing.assert_close(numbers[:, :112], x.mean(dim=(2, 3)), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(numbers[:, 112:], x.flatten(2).std(dim=2), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(numbers, sum_up(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_frame_is_summed_up_by_face_rim_and_the_rest() -> None:
+    y, x = torch.meshgrid(*[(torch.arange(28) + 0.5) / 28] * 2, indexing="ij")
+    random = torch.randn(1, 2, 28, 28, generator=torch.Generator().manual_seed(0))
+    mean, deviation = sum_up(random).reshape(2, 4, 2)
+    face = ((x - 0.5) / 0.27) ** 2 + ((y - 0.55) / 0.36) ** 2 < 1
+    torch.testing.assert_close(mean[1], random[0][:, face].mean(dim=1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(deviation[1], random[0][:, face].std(dim=1, correction=0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mean[0], random[0].mean(dim=(1, 2)), rtol=1e-4, atol=1e-5)
+    marked = torch.zeros(1, 1, 28, 28)
+    marked[..., :3, :3] = 1  # a corner is of the rest alone
+    assert (sum_up(marked)[0, :4] > 0).tolist() == [True, False, False, True]
+
+
+def test_a_seam_sees_a_blended_face_and_fine_detail(frames: Tensor) -> None:
+    seam = Seam().eval()
+    seam.start()
+    numbers = seam.measure(frames[:2, None])
+    assert numbers.shape == (2, 1024)
+    with torch.no_grad():
+        flat = seam.measure(torch.full_like(frames[:1, None], 90))
+        grey = seam.climb(torch.full((1, 3, 224, 224), 128.0))
+    torch.testing.assert_close(flat[:, 512:], grey, rtol=1e-4, atol=1e-3)  # what is flat has no detail
+    blurred = torch.nn.functional.avg_pool2d(frames[:2].float(), 5, 1, 2)
+    assert not torch.allclose(numbers[:, 512:], seam.look(blurred.to(torch.uint8))[:, 512:], atol=0.1)
 
 
 def test_a_stack_knows_whose_numbers_are_whose(frames: Tensor) -> None:
     stack = Stack(["grain", "spectrum"]).eval()
     windows = frames[None, :16]
     grain, spectrum = stack.columns(stack.measure(windows).double().numpy())
-    assert grain.shape == (1, 1, 45) and spectrum.shape == (1, 4, 112)
+    assert grain.shape == (1, 1, 198) and spectrum.shape == (1, 4, 112)
     np.testing.assert_allclose(grain[0, 0], Grain().measure(windows)[0], rtol=1e-5)
     np.testing.assert_allclose(spectrum[0], Spectrum().measure(frames[:16:4, None]), rtol=1e-5)
     with pytest.raises(ConfigError, match="a stack of 'efflite0' cannot be made"):
@@ -202,8 +229,11 @@ def test_a_stack_knows_whose_numbers_are_whose(frames: Tensor) -> None:
 def test_a_stack_says_who_learns_from_whom() -> None:
     stack = Stack(["grain", "probe"])
     grain, probe = stack.parts(["a", "b"], 0.2, {"grain": ["a"]})
-    assert grain == {"a": 1.0} and probe == {"a": 0.4, "b": 0.4, "blended": 0.2}
-    assert stack.parts(["b"], 0.2, {"probe": ["a"]})[1] == {"blended": 1.0}  # a protocol holds 'a' out
+    assert grain == {"a": 1.0} and probe == pytest.approx({"a": 0.425, "b": 0.425, "blended": 0.15})
+    assert stack.parts(["a", "b"], 0.2, {"probe": ["b", "blended"]})[1] == {"b": 0.5, "blended": 0.5}
+    assert stack.parts(["a", "b"], 0.0, {"probe": ["b", "blended"]})[1] == {"b": 1.0}
+    assert stack.parts(["b"], 0.2, {"probe": ["a", "blended"]})[1] == {"blended": 1.0}  # a protocol holds 'a' out
+    assert Stack(["grain", "seam"]).parts(["a"], 0.2, {})[1]["blended"] == 1.0  # as when it is alone
     with pytest.raises(
         ConfigError, match="the member 'grain' of a stack has nothing to learn: there are fakes of a, b"
     ):
@@ -238,15 +268,21 @@ def grain_numbers(frames: Tensor) -> dict[str, float]:
 
 def test_grain_that_is_carried_along_shows() -> None:
     filmed, frozen, half, moved = (
-        grain_numbers(frames) for frames in (grainy(0, 1.0), grainy(0, 0.0), grainy(0, 0.5), grainy(0, 0.0, shift=3))
+        grain_numbers(frames) for frames in (grainy(0, 1.0), grainy(0, 0.0), grainy(0, 0.5), grainy(0, 0.0, shift=1))
     )
     for part in ("face", "rim", "background"):
-        assert abs(filmed[f"{part}_alike_1"]) < 0.05 and abs(filmed[f"{part}_alike_12"]) < 0.05
-        assert frozen[f"{part}_alike_12"] > 0.99 and frozen[f"{part}_still"] == 1.0
-        assert half[f"{part}_alike_4"] == pytest.approx(0.5, abs=0.05)
-        assert filmed[f"{part}_strength"] == pytest.approx(half[f"{part}_strength"], abs=0.1)
-    # Where a picture moves as a whole, its grain is alike only once the movement is taken out.
-    assert abs(moved["face_alike_1"]) < 0.2 and moved["face_alike_moved"] > 0.7
+        grain = f"{part}_band_0"
+        assert abs(filmed[f"{grain}_alike_1"]) < 0.05 and abs(filmed[f"{grain}_alike_12"]) < 0.05
+        assert frozen[f"{grain}_alike_12"] > 0.99 and frozen[f"{part}_still"] == 1.0
+        assert half[f"{grain}_alike_4"] == pytest.approx(0.5, abs=0.05)
+        assert filmed[f"{grain}_strength"] == pytest.approx(half[f"{grain}_strength"], abs=0.1)
+        # What movement does not explain is what is new.
+        assert filmed[f"{part}_left_12"] > half[f"{part}_left_12"] > frozen[f"{part}_left_12"] + 0.3
+    # Where a picture moves as a whole, its grain is alike only once the movement is taken out, however far.
+    assert abs(moved["face_band_0_alike_1"]) < 0.2
+    assert moved["face_band_0_moved_1"] > 0.7 and moved["face_band_0_moved_12"] > 0.7
+    assert moved["face_travel"] == pytest.approx(np.log(4 + 0.05), abs=0.1)  # four frames of one pixel
+    assert abs(filmed["face_band_0_moved_12"]) < 0.3
 
 
 def test_grain_is_judged_by_the_window_around_a_frame() -> None:

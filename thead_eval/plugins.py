@@ -60,7 +60,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "fewshot_heads": "generator.fewshot:fewshot_heads",
     },
     "detector": {
-        "duo": "detectors.checkpoint:duo",
+        "trio": "detectors.checkpoint:trio",
         "grain": "detectors.checkpoint:grain",
     },
 }

@@ -22,7 +22,7 @@ def command(source: str, out: Path, as_json: bool) -> None:
 
     A DETECTOR, by its file or its training's folder, takes frames [T, 3, 224, 224] uint8 and gives their
     logits and calibrated probabilities. The file is kept only if its logits are the detector's within 0.0001. What is
-    no network, such as grain, and so duo, cannot be written.
+    no network, such as grain, and so trio, cannot be written.
 
     \b
     Examples:

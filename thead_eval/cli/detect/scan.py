@@ -19,7 +19,7 @@ FAKE, OPEN = 3, 4  # exit codes; 1 is a crash's, 2 a user's error
 
 @click.command("scan", short_help="A video or image: fake, real or inconclusive, with the frames that decide.")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE|FOLDER...")
-@click.option("--detector", default="duo", show_default=True, help="A name, a .safetensors, or a training's folder.")
+@click.option("--detector", default="trio", show_default=True, help="A name, a .safetensors, or a training's folder.")
 @click.option("--fpr", type=float, help="False positive rate of verdicts. Default: 0.05, or the lowest known.")
 @click.option(
     "--report", type=click.Path(path_type=Path, dir_okay=False), help="Also write a case report, one HTML file."

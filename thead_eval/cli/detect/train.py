@@ -20,7 +20,7 @@ import click
     "--detector",
     default="efflite0",
     show_default=True,
-    help="efflite0, sbi, srm, freq, temporal, xception, timm:NAME, spectrum, landmarks, grain, probe, stack or "
+    help="efflite0, sbi, srm, freq, temporal, xception, timm:NAME, spectrum, landmarks, grain, probe, seam, stack or "
     "ensemble: see docs/detect.md",
 )
 @click.option("--without", multiple=True, help="A generator whose fakes are left out. Repeatable.")

