@@ -133,9 +133,16 @@ def _fit_on_others(rule: Rule, learnt: Measured, blends: float, clips: Clips, he
             "more with --data and --fakes"
         )
     weights = balance(fake, makers, share(makers[fake], blends))
+    if not weights[fake].any():
+        raise DatasetError(
+            "only blends were to be learnt, and no real clip could be blended, as that takes landmarks; name a "
+            "prepared dataset with --data"
+        )
+    counts = weights > 0  # not the fakes of others, where blends alone are learnt
+    rows = np.flatnonzero(known)[counts]
     best: tuple[float, Rule, NDArray[np.float64]] | None = None
     for strength in rule.strengths:
-        rule.draw(numbers[known], fake, weights, strength)
+        rule.draw(numbers[rows], fake[counts], weights[counts], strength)
         logits = _judge(rule, held_out)
         score = mark(clips, logits).score
         if best is None or score < best[0]:
@@ -163,7 +170,7 @@ def _fit_in_folds(
     people = np.unique(names)
     folds = np.array_split(np.random.default_rng(0).permutation(people), min(FOLDS, len(people)))
     generators = np.unique(makers[fake & (makers != BLENDED)]).tolist()
-    parts_of = stack.parts(generators, config.blends, config.learns)
+    parts_of = stack.parts(generators, config.blends > 0, config.learns)
     told, whole = [], Counter[str]()
     for place, (rule, numbers, parts) in enumerate(
         zip(stack.rules, stack.columns(learnt.numbers), parts_of, strict=True)
@@ -241,7 +248,8 @@ def _fit_across(
         others, own = rows[~inside], rows[inside]
         if fake[others].all() or not fake[others].any():
             raise DatasetError(
-                f"of {len(people)} validation people too few could be measured to make a rule; name more with --fakes"
+                f"of {len(set(clips.identities))} validation people too few could be measured to make a rule; name "
+                "more with --fakes"
             )
         rule.draw(numbers[others], fake[others], balance(fake[others], makers[others], parts))
         logits[own] = _judge(rule, numbers[own])

@@ -26,7 +26,7 @@ BLURS = (1.0, 2.5, 6.0)  # pixels: a band is what lies between one and the one b
 FINE = 2  # of the bands, those that are also compared where they stand
 LAGS = (1, 4, 12)  # frames between two that are compared
 EVERY = (2, 2, 1)  # of the frames, at each lag, those whose movement is taken out: that takes most of the time
-TRAVEL = 1  # the lag whose movement is itself looked at
+TRAVEL = LAGS.index(4)  # the place of the lag whose movement is itself looked at
 CHROMA = 1.5  # pixels, as BLURS
 NAMES = tuple(
     f"{part}_{what}"
@@ -68,7 +68,8 @@ class Grain(nn.Module):
         T = len(frames)
         if self.window > T:
             return torch.full((T,), torch.nan)
-        starts = [*range(0, T - self.window, 4), T - self.window]
+        last = T - self.window
+        starts = [*range(0, last, 4), last - last % 2]  # even ones, as of all windows that were learnt from: see EVERY
         traces = _trace(frames)
         judged = self.rule(torch.from_numpy(np.stack([_sum_up(traces, start, self.window) for start in starts])))
         middle = np.array(starts) + self.window // 2
@@ -98,7 +99,7 @@ class Traces(NamedTuple):
 
 
 def _trace(frames: Tensor) -> Traces:
-    """uint8 [T, 3, H, W], of any size."""
+    """uint8 [T, 3, S, S], of any size."""
     T, P, B, L = len(frames), len(PARTS), len(BLURS), len(LAGS)
     planes = np.stack([_planes(np.ascontiguousarray(c)) for c in frames.permute(0, 2, 3, 1).cpu().numpy()])
     grey, *colours = planes.transpose(3, 0, 1, 2)

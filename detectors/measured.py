@@ -6,7 +6,7 @@ on where it was.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -68,8 +68,8 @@ def measure(
     blends: bool = False,
     tell: Tell = lambda done, of: None,
 ) -> Measured:
-    """At most `count` windows of each clip, and no more than lie side by side in it, as those that overlap are near
-    copies; what `folder` holds is not measured again.
+    """At most `count` windows of each clip, spread over it, and no more than would go into it side by side, as more
+    would be near copies; what `folder` holds is not measured again.
 
     Args:
         kind: Measures.
@@ -91,13 +91,15 @@ def measure(
     items = long_enough(evidence, kind.window, kind.stride)
     folder.mkdir(parents=True, exist_ok=True)
     seed = recipe.train.seed
-    how = [__version__, recipe.detector, dict(recipe.network), _digest_weights(kind), evidence.size, count]
+    how = [__version__, recipe.detector, dict(recipe.network), _digest_weights(kind), evidence.size]
     how += [changes and asdict(changes), blends, seed]
 
     def measure_once(item: Item) -> dict[str, Tensor]:
-        path = folder / f"{_digest(how, asdict(replace(item, path='')))}.safetensors"
+        apart = max(item.frames // ((kind.window - 1) * kind.stride + 1), 1)
+        starts = spread_windows(item, min(count, apart), kind.window, kind.stride)
+        path = folder / f"{_digest(how, starts, asdict(replace(item, path='')))}.safetensors"
         if not path.exists():
-            windows = _show(kind, evidence, item, count, changes, blends, seed)
+            windows = _show(kind, evidence, item, starts, changes, blends, seed)
             with torch.no_grad():  # of this thread
                 numbers = {
                     shown: kind.measure(planes(np.stack(some)).to(device)).double().cpu()
@@ -123,7 +125,7 @@ def measure(
 def share(generators: Iterable[str], blends: float) -> dict[str, float]:
     """The part of the fakes that each generator's are to be: of each as many, beside so many that are blended."""
     names = sorted(set(generators) - {BLENDED})
-    if not names:
+    if not names or blends == 1:
         return {BLENDED: 1.0} if blends else {}
     return {name: (1 - blends) / len(names) for name in names} | ({BLENDED: blends} if blends else {})
 
@@ -146,14 +148,12 @@ def _show(
     kind: Any,  # Any: as in `measure`
     evidence: Evidence,
     item: Item,
-    count: int,
+    starts: Sequence[int],
     changes: Augmentation | None,
     blends: bool,
     seed: int,
 ) -> dict[str, list[NDArray[np.uint8]]]:
     """The windows [W, 224, 224, 3] of a clip, by how they are shown."""
-    apart = max(item.frames // ((kind.window - 1) * kind.stride + 1), 1)
-    starts = spread_windows(item, min(count, apart), kind.window, kind.stride)
     plain = list(read_windows(evidence, item, starts, kind.window, kind.stride))
     windows = {PLAIN: plain}
     # What is drawn hangs on the clip, not on which others stand beside it.

@@ -8,8 +8,10 @@ below it there are edges, above it things, and what gives generators away lies b
 from functools import lru_cache
 from typing import Any, ClassVar
 
+import numpy as np
 import timm
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from detectors.augment import Augmentation
@@ -87,7 +89,7 @@ def load_stages(network: nn.Sequential) -> None:
 
 def sum_up(maps: Tensor) -> Tensor:
     """[T, C, S, S] of a network to [T, 8 C]: the mean of each channel in each region, and its deviation."""
-    shares = _regions(maps.shape[-1]).to(maps.device)  # [4, S * S]
+    shares = torch.from_numpy(_regions(maps.shape[-1])).to(maps.device)  # [4, S * S]
     flat = maps.flatten(2)
     means = [flat @ share for share in shares]  # [T, C] each
     off = [(flat - mean[..., None]).square() @ share for mean, share in zip(means, shares, strict=True)]
@@ -95,12 +97,14 @@ def sum_up(maps: Tensor) -> Tensor:
 
 
 @lru_cache
-def _regions(side: int) -> Tensor:
+def _regions(side: int) -> NDArray[np.float32]:
     """[4, side * side] which part of a region each place is: all, face (where `theval prepare` puts it), rim, the rest.
 
     The last three overlap, as faces are not all as large.
     """
-    y, x = torch.meshgrid(*[(torch.arange(side) + 0.5) / side] * 2, indexing="ij")
-    distance = (((x - 0.5) / 0.27) ** 2 + ((y - 0.55) / 0.36) ** 2).flatten()
-    inside = torch.stack([distance >= 0, distance < 1, (distance >= 0.7) & (distance < 1.8), distance >= 1.5]).float()
-    return inside / inside.sum(dim=1, keepdim=True)
+    # No tensor: one that was first made while a network is traced would be kept as what traces it.
+    y, x = (np.mgrid[:side, :side] + 0.5) / side
+    distance = (((x - 0.5) / 0.27) ** 2 + ((y - 0.55) / 0.36) ** 2).ravel()
+    inside = np.stack([distance >= 0, distance < 1, (distance >= 0.7) & (distance < 1.8), distance >= 1.5])
+    shares: NDArray[np.float32] = (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shares

@@ -46,13 +46,13 @@ class Stack(Ensemble):
                 member.start()
 
     def parts(
-        self, generators: Sequence[str], blends: float, learns: Mapping[str, Sequence[str]]
+        self, generators: Sequence[str], blends: bool, learns: Mapping[str, Sequence[str]]
     ) -> list[dict[str, float]]:
         """Of each member, which part of the fakes that it learns from is whose: of each generator as much.
 
         Args:
             generators: Of whom there are fakes.
-            blends: Whether there are blends, above 0; how many of its fakes are some is each member's own.
+            blends: Whether there are some; what part of its fakes they are is each member's own.
             learns: By member, the generators that it learns from, BLENDED among them or not, as far as there are fakes
                 of them: a protocol holds some out. Of a member that is not named, all, and blends as when it is alone.
 
@@ -69,9 +69,10 @@ class Stack(Ensemble):
             else:
                 parts = share(generators, getattr(member, "defaults", {}).get("blends", 0.0) if blends else 0.0)
             if not parts:
+                there = ", ".join([*generators, *([BLENDED] if blends else [])]) or "nobody"
                 raise ConfigError(
-                    f"the member '{name}' of a stack has nothing to learn: there are fakes of "
-                    f"{', '.join(generators) or 'nobody'}; name more with --fakes, or others under [train.learns]"
+                    f"the member '{name}' of a stack has nothing to learn: there are fakes of {there}; name more with "
+                    "--fakes, others under [train.learns], or [train] blends above 0"
                 )
             found.append(parts)
         return found

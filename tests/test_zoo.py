@@ -35,7 +35,7 @@ from detectors.srm import Residual
 from detectors.stack import Stack
 from detectors.temporal import Thumbnails
 from thead_eval.cli import theval
-from thead_eval.errors import ConfigError, WeightsMissing
+from thead_eval.errors import ConfigError, DatasetError, WeightsMissing
 from thead_eval.features import efflite0_input, efflite0_network
 from thead_eval.media import write_clip
 from thead_eval.synthetic import head_clip
@@ -202,7 +202,7 @@ def test_a_frame_is_summed_up_by_face_rim_and_the_rest() -> None:
     assert (sum_up(marked)[0, :4] > 0).tolist() == [True, False, False, True]
 
 
-def test_a_seam_sees_a_blended_face_and_fine_detail(frames: Tensor) -> None:
+def test_a_seam_looks_at_a_frame_and_at_its_fine_detail(frames: Tensor) -> None:
     seam = Seam().eval()
     seam.start()
     numbers = seam.measure(frames[:2, None])
@@ -228,22 +228,22 @@ def test_a_stack_knows_whose_numbers_are_whose(frames: Tensor) -> None:
 
 def test_a_stack_says_who_learns_from_whom() -> None:
     stack = Stack(["grain", "probe"])
-    grain, probe = stack.parts(["a", "b"], 0.2, {"grain": ["a"]})
+    grain, probe = stack.parts(["a", "b"], True, {"grain": ["a"]})
     assert grain == {"a": 1.0} and probe == pytest.approx({"a": 0.425, "b": 0.425, "blended": 0.15})
-    assert stack.parts(["a", "b"], 0.2, {"probe": ["b", "blended"]})[1] == {"b": 0.5, "blended": 0.5}
-    assert stack.parts(["a", "b"], 0.0, {"probe": ["b", "blended"]})[1] == {"b": 1.0}
-    assert stack.parts(["b"], 0.2, {"probe": ["a", "blended"]})[1] == {"blended": 1.0}  # a protocol holds 'a' out
-    assert Stack(["grain", "seam"]).parts(["a"], 0.2, {})[1]["blended"] == 1.0  # as when it is alone
+    assert stack.parts(["a", "b"], True, {"probe": ["b", "blended"]})[1] == {"b": 0.5, "blended": 0.5}
+    assert stack.parts(["a", "b"], False, {"probe": ["b", "blended"]})[1] == {"b": 1.0}
+    assert stack.parts(["b"], True, {"probe": ["a", "blended"]})[1] == {"blended": 1.0}  # a protocol holds 'a' out
+    assert Stack(["grain", "seam"]).parts(["a"], True, {})[1] == {"blended": 1.0}  # as when it is alone
     with pytest.raises(
-        ConfigError, match="the member 'grain' of a stack has nothing to learn: there are fakes of a, b"
+        ConfigError, match="the member 'grain' of a stack has nothing to learn: there are fakes of a, b, blended"
     ):
-        stack.parts(["a", "b"], 0.2, {"grain": ["c"]})
+        stack.parts(["a", "b"], True, {"grain": ["c"]})
     with pytest.raises(ConfigError, match="train learns is for the detector 'stack'"):
         read_recipe("grain", None, {"learns": {"grain": ["a"]}})
     with pytest.raises(ConfigError, match="what 'grain' learns from is no list of generators"):
         read_recipe("stack", None, {"learns": {"grain": "warp"}})
     with pytest.raises(ConfigError, match="no member is named 'grian'; did you mean 'grain'"):
-        stack.parts(["a", "b"], 0.2, {"grian": ["a"]})
+        stack.parts(["a", "b"], True, {"grian": ["a"]})
 
 
 # The life of grain.
@@ -295,6 +295,8 @@ def test_grain_is_judged_by_the_window_around_a_frame() -> None:
     torch.testing.assert_close(logits[0], network.rule(network.measure(clip[None, :16]))[0])
     torch.testing.assert_close(logits[-1], network.rule(network.measure(clip[None, 16:]))[0])
     assert len(logits.unique()) == 5
+    odd = network(clip[:19])  # windows begin at even frames
+    torch.testing.assert_close(odd[-1], network.rule(network.measure(clip[None, 2:18]))[0])
 
 
 def test_perceptrons_find_what_no_line_does() -> None:
@@ -363,6 +365,11 @@ def detect_train(*arguments: str) -> Any:
     ran = CliRunner().invoke(theval, ["detect", "train", "--json", *arguments], catch_exceptions=False)
     assert ran.exit_code == 0, ran.output
     return json.loads(ran.stdout)
+
+
+def test_where_nothing_can_be_blended_a_seam_says_so(fakes: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="only blends were to be learnt, and no real clip could be blended"):
+        detect_train("--fakes", fakes, "--detector", "seam", "--no-faces", "-o", str(tmp_path / "seam"))
 
 
 @pytest.mark.slow
