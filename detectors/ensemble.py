@@ -47,7 +47,7 @@ class Ensemble(nn.Module):
         return self.rule(smooth)  # type: ignore[no-any-return]  # what Either gives
 
     def tell_apart(self, frames: Tensor) -> Tensor:
-        """[T, M] each member's calibrated logits."""
+        """[T, M] each member's logits, calibrated or, of a stack, weighed."""
         told = [self._ask(member, frames).float().to(frames.device) for member in self.members]
         logits = torch.stack(told, dim=1)
         platt = self.get_buffer("platt")

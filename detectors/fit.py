@@ -6,7 +6,6 @@ RUN/measured/          what was measured, a file a clip; may be deleted
 
 import copy
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from detectors.calibration import platt
 from detectors.checkpoint import Seen, build
-from detectors.either import Either
+from detectors.either import Either, weigh
 from detectors.ensemble import Assembled
 from detectors.exam import BLENDED, Clips, examined, is_asked, list_clips, mark, warn_of_blends
 from detectors.linear import Line
@@ -96,7 +95,7 @@ def fit(
     warn_of_blends(clips, config.blends > 0, say)
     held_out = validation.numbers[asked]
     if everyone:
-        logits = _fit_in_folds(kind, validation, config, clips, asked)
+        logits = _fit_in_folds(kind, validation, config, asked)
     elif kind.fits_on == "val":
         group = group_people(validation.items)
         logits = _fit_across(kind.rule, clips, group, held_out, dict.fromkeys(clips.generators, 1.0))
@@ -152,17 +151,12 @@ def _fit_on_others(rule: Rule, learnt: Measured, blends: float, clips: Clips, he
     return best[2]
 
 
-def _fit_in_folds(
-    stack: Any,  # Any: a Stack
-    learnt: Measured,
-    config: TrainConfig,
-    clips: Clips,
-    asked: NDArray[np.bool_],
-) -> NDArray[np.float64]:
-    """Make the members' rules, and the one that unites them, of everyone.
+def _fit_in_folds(stack: Any, learnt: Measured, config: TrainConfig, asked: NDArray[np.bool_]) -> NDArray[np.float64]:
+    # stack: Any: a Stack
+    """Make the members' rules of everyone, and weigh them; the logits of the windows that are `asked`.
 
-    The logits of each person, by which strengths are chosen and members united and calibrated, are by rules that were
-    made without that person; the few numbers that are then chosen see everyone.
+    The logits of each person, by which strengths are chosen and members weighed, are by rules that were made without
+    that person; the few numbers that are then chosen see everyone.
     """
     fake, makers = learnt.fake, learnt.makers
     group = group_people(learnt.items)  # who share a recording stay together
@@ -171,14 +165,15 @@ def _fit_in_folds(
     folds = np.array_split(np.random.default_rng(0).permutation(people), min(FOLDS, len(people)))
     generators = np.unique(makers[fake & (makers != BLENDED)]).tolist()
     parts_of = stack.parts(generators, config.blends > 0, config.learns)
-    told, whole = [], Counter[str]()
+    told = []
     for place, (rule, numbers, parts) in enumerate(
         zip(stack.rules, stack.columns(learnt.numbers), parts_of, strict=True)
     ):
         scored = _could_be_measured(numbers)
         known = scored & (~fake | np.isin(makers, list(parts)))
         mine = asked & known
-        own_clips = list_clips(learnt.items, learnt.owner[mine], learnt.shown[mine] == BLENDED)
+        clips = list_clips(learnt.items, learnt.owner[mine], learnt.shown[mine] == BLENDED)
+        weights = balance(clips.fake, np.array(clips.generators), parts)
         best: tuple[float, float, NDArray[np.float64], tuple[float, float]] | None = None
         for strength in rule.strengths:
             logits = np.full(len(numbers), np.nan)
@@ -186,20 +181,18 @@ def _fit_in_folds(
                 own = np.isin(names, fold)
                 _draw(rule, numbers, fake, makers, known & ~own, parts, strength)
                 logits[scored & own] = _judge(rule, numbers[scored & own]).mean(axis=1)
-            of_clips = mark(own_clips, logits[mine]).logits
-            a, b = platt(of_clips, own_clips.fake, np.ones(len(of_clips)), np.array(own_clips.identities))
+            of_clips = mark(clips, logits[mine]).logits
+            a, b = platt(of_clips, clips.fake, np.ones(len(of_clips)), np.array(clips.identities))
             line = a * of_clips + b
-            losses = np.logaddexp(0, np.where(own_clips.fake, -line, line))
-            loss = float((losses * balance(own_clips.fake, np.array(own_clips.generators), parts)).mean())
+            loss = float((np.logaddexp(0, np.where(clips.fake, -line, line)) * weights).mean())
             if best is None or loss < best[0]:
-                best = loss, strength, logits, (a, b)
+                best = loss, strength, logits, weigh(of_clips, clips.fake, weights)
         assert best is not None
         _, strength, logits, (a, b) = best
         _draw(rule, numbers, fake, makers, known, parts, strength)
         stack.get_buffer("platt")[place] = torch.tensor([a, b])
         told.append(a * logits + b)
-        whole.update(parts)  # so that for the rule, what each member knows counts alike
-    return _fit_across(stack.rule, clips, group, np.stack(told, axis=1)[asked], whole)
+    return _judge(stack.rule, np.stack(told, axis=1)[asked])
 
 
 def _could_be_measured(numbers: Numbers) -> NDArray[np.bool_]:

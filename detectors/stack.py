@@ -1,4 +1,4 @@
-"""Detectors that are fitted at once, and a noisy or over them, fitted together: stacking."""
+"""Detectors that are fitted at once, weighed together, and a noisy or over them: stacking."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -16,10 +16,11 @@ from thead_eval.recipes import check_name
 
 
 class Stack(Ensemble):
-    """An ensemble whose members learn from the people that its own rule is made of.
+    """An ensemble whose members learn from the people by whom they are weighed.
 
-    That rule, and the calibration, see of each person what members say who have not learnt from that person (Wolpert,
-    Stacked Generalization, 1992): so nobody is kept back for them, as an ensemble of finished detectors must.
+    The weights (`either.weigh`, in `platt`) and the calibration see of each person what members say who have not learnt
+    from that person (Wolpert, Stacked Generalization, 1992): so nobody is kept back for them, as an ensemble of
+    finished detectors must.
     """
 
     fits_on = "both"  # people of the splits train and val

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from detectors.either import PENALTY, Either
+from detectors.either import PENALTY, Either, weigh
 from detectors.linear import Line
 from thead_eval.errors import TrainingFailed
 
@@ -87,3 +88,26 @@ def test_the_fit_is_a_minimum_and_nobody_counts_backwards() -> None:
                 values[place] += change
                 assert loss() > least
                 values[place] -= change
+
+
+def test_who_tells_fakes_apart_is_weighed_by_how_far_apart() -> None:
+    draw = np.random.default_rng(0)
+    fake = np.arange(20_000) % 2 == 0
+    logits = 5 * (draw.standard_normal(len(fake)) + 3 * fake) + 2
+    a, b = weigh(logits, fake, np.ones(len(fake)))
+    x = np.linspace(-20, 30, 11)
+    # log p(x | fake) / p(x | real)
+    np.testing.assert_allclose(a * x + b, norm.logpdf(x, 17, 5) - norm.logpdf(x, 2, 5), atol=0.3)
+    # Of fakes by two, the one that counts for more is the one whose distance it is.
+    second = fake & (np.arange(len(fake)) % 4 == 0)
+    logits[second] -= 10
+    steeper, _ = weigh(logits, fake, np.where(second, 0.01, 1.0))
+    assert steeper > 1.3 * weigh(logits, fake, np.ones(len(fake)))[0]
+
+
+def test_who_takes_reals_for_fakes_says_nothing() -> None:
+    fake = np.array([False, False, True, True, True])
+    logits = np.array([1.0, 2.0, -1.0, 0.0, np.nan])  # one that it could not judge
+    assert weigh(logits, fake, np.ones(5)) == (0.0, 0.0)
+    a, b = weigh(np.where(fake, 4.0, 1.0), fake, np.ones(5))  # reals that are all alike
+    assert np.isfinite([a, b]).all() and a > 0
