@@ -117,6 +117,7 @@ def train(
     *,
     resume: bool = False,
     hours: float | None = None,
+    frames: Path | None = None,
     tell: Callable[[Status], None] = lambda status: None,
     read: Callable[[str, int, int], None] = lambda what, done, of: None,
     say: Callable[[str], None] = lambda line: None,
@@ -130,6 +131,7 @@ def train(
         fabric: Launched; says where, in what precision, and with which other processes.
         resume: Continue what is in `out`; the run is then the one that would have been. A new one where it is empty.
         hours: In all sittings.
+        frames: In place of RUN/frames, so that trainings of the same clips, one after the other, share it.
         tell: Is told of each step.
         read: Is told of the clips that are read at the start.
         say: Is told of what happens now and then, in a line.
@@ -153,9 +155,10 @@ def train(
         return _ending(state, None)
     kind: Any = state.network  # Any: what checkpoint.NETWORKS says of networks
     if leads:  # the others find the frames read
-        read_all(kind, config, evidence, out, read)
+        out.mkdir(parents=True, exist_ok=True)
+        read_all(kind, config, evidence, frames or out / "frames", read)
     fabric.barrier()
-    footage, exam = read_all(kind, config, evidence, out, read)
+    footage, exam = read_all(kind, config, evidence, frames or out / "frames", read)
     say(_describe_footage(footage, exam))
     warn_of_blends(exam, config.blends > 0, say)
     wrapped = fabric.setup_module(state.network)
@@ -223,7 +226,7 @@ def read_all(
     kind: Any,  # Any: what checkpoint.NETWORKS says of networks
     config: TrainConfig,
     evidence: Evidence,
-    out: Path,
+    folder: Path,
     read: Callable[[str, int, int], None],
 ) -> tuple[Footage, Exam]:
     """What is learnt, and what is validated on.
@@ -233,7 +236,7 @@ def read_all(
     """
     read_windows = partial(read_footage, window=kind.window, stride=kind.stride)
     footage = read_windows(
-        evidence.of("train"), out / "frames" / "train.npy", config.frames, tell=partial(read, "to learn from")
+        evidence.of("train"), folder / "train.npy", config.frames, tell=partial(read, "to learn from")
     )
     needed = [("real clips", bool(footage.reals_of))]
     needed += [("landmarks of real clips", bool(footage.faces_of))] if config.blends else []
@@ -243,7 +246,7 @@ def read_all(
             raise DatasetError(f"the split 'train' holds no {name}; name more with --data or --fakes")
     validation = read_windows(
         examined(evidence.of("val"), blends=config.blends > 0),
-        out / "frames" / "val.npy",
+        folder / "val.npy",
         config.validation_frames,
         tell=partial(read, "to validate on"),
     )

@@ -274,6 +274,21 @@ def test_a_stopped_run_is_the_run_that_would_have_been(finished: Path, evidence:
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+def test_trainings_of_the_same_clips_share_their_frames(finished: Path, evidence: Evidence, tmp_path: Path) -> None:
+    short = replace(RECIPE, train=replace(TRAIN, steps=1, validate_every=1))
+    for name, expected in (("first", {"to learn from", "to validate on"}), ("second", set())):
+        read: set[str] = set()
+        train(
+            short,
+            evidence,
+            tmp_path / name,
+            FABRIC,
+            frames=finished.parent / "shared",
+            read=lambda what, done, of, read=read: read.add(what),  # type: ignore[misc]  # a default
+        )
+        assert read == expected and not (tmp_path / name / "frames").exists()
+
+
 @pytest.mark.slow
 def test_it_learns(evidence: Evidence, tmp_path: Path) -> None:
     """What a glance tells apart: people of other colours, and stripes."""

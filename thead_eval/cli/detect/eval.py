@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 BASELINE = "spectrum"  # which every table shows, beside 'metadata'
 COLUMNS = ("auc", "tpr_at_5", "tpr_at_1", "ece")  # that fit into a terminal
+FRAMES = "frames"  # in RUN/trainings: no kind of detector is called so
 # A run is continued with the same.
 SETTINGS = "evidence protocols folds frames known_fakes draws seed split recipe".split()
 
@@ -197,6 +198,7 @@ def command(
                 bent = () if judge.model.detector in added else perturbations
                 score(run, evidence, [judge], collections, frames, bent, progress)
                 judges.append(judge.forgotten())
+            shutil.rmtree(trainings / FRAMES, ignore_errors=True)
         else:
             loaded = _load(detectors, device)
             names = [detector.name for detector in loaded.values()]
@@ -305,7 +307,8 @@ def _fit(device: str, recipe: Path | None, asked: Sequence[str], progress: "Prog
 
     The recipe is of those that were asked for. An ensemble is of those that were trained before it in the same folder,
     on the same evidence. What a fitted detector measures in a clip is kept beside its trainings, and shared by all of
-    them.
+    them; the frames that networks learn from are shared by those of one training, and gone with the next: they are
+    gigabytes, and a protocol has many trainings.
     """
     import torch
 
@@ -333,19 +336,23 @@ def _fit(device: str, recipe: Path | None, asked: Sequence[str], progress: "Prog
                 )
             return load_detector(out, device)
         what = f"{kind}, {out.name}"
+        read = out.parent.parent / FRAMES
+        for former in read.glob("*"):
+            if former.name != out.name:
+                shutil.rmtree(former)
         ending = train(
             settings,
             evidence,
             out,
             open_fabric(device, settings.train.precision),
             resume=True,
+            frames=read / out.name,
             tell=lambda status: progress(what, status.step, status.steps),
             read=progress,
         )
         if ending.signal is not None:
             click.echo("stopped and saved; the same command continues", err=True)
             sys.exit(128 + ending.signal)
-        shutil.rmtree(out / "frames", ignore_errors=True)  # gigabytes, and a protocol has many trainings
         return load_detector(out, device)
 
     return fit
