@@ -38,7 +38,7 @@ class Ensemble(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [T, 3, H, W], consecutive, to logits [T]."""
         told = self.tell_apart(frames)
-        # The rule was fitted to the means over a window. Of single frames, one is always odd to somebody.
+        # The rule is for means over a window. Of single frames, one is always odd to somebody.
         if len(told) <= self.window:
             smooth = told.mean(dim=0, keepdim=True).expand_as(told)
         else:

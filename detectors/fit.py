@@ -98,7 +98,7 @@ def fit(
         logits = _fit_in_folds(kind, validation, config, asked)
     elif kind.fits_on == "val":
         group = group_people(validation.items)
-        logits = _fit_across(kind.rule, clips, group, held_out, dict.fromkeys(clips.generators, 1.0))
+        logits = _fit_across(kind.rule, clips, group, held_out)
     else:
         learnt = measure(
             kind,
@@ -151,8 +151,12 @@ def _fit_on_others(rule: Rule, learnt: Measured, blends: float, clips: Clips, he
     return best[2]
 
 
-def _fit_in_folds(stack: Any, learnt: Measured, config: TrainConfig, asked: NDArray[np.bool_]) -> NDArray[np.float64]:
-    # stack: Any: a Stack
+def _fit_in_folds(
+    stack: Any,  # Any: a Stack
+    learnt: Measured,
+    config: TrainConfig,
+    asked: NDArray[np.bool_],
+) -> NDArray[np.float64]:
     """Make the members' rules of everyone, and weigh them; the logits of the windows that are `asked`.
 
     The logits of each person, by which strengths are chosen and members weighed, are by rules that were made without
@@ -182,8 +186,8 @@ def _fit_in_folds(stack: Any, learnt: Measured, config: TrainConfig, asked: NDAr
                 _draw(rule, numbers, fake, makers, known & ~own, parts, strength)
                 logits[scored & own] = _judge(rule, numbers[scored & own]).mean(axis=1)
             of_clips = mark(clips, logits[mine]).logits
-            a, b = platt(of_clips, clips.fake, np.ones(len(of_clips)), np.array(clips.identities))
-            line = a * of_clips + b
+            slope, shift = platt(of_clips, clips.fake, np.ones(len(of_clips)), np.array(clips.identities))
+            line = slope * of_clips + shift
             loss = float((np.logaddexp(0, np.where(clips.fake, -line, line)) * weights).mean())
             if best is None or loss < best[0]:
                 best = loss, strength, logits, weigh(of_clips, clips.fake, weights)
@@ -225,12 +229,11 @@ def _draw(
     rule.draw(numbers[rows].reshape(-1, numbers.shape[2]), np.repeat(fake[rows], each), weights, strength)
 
 
-def _fit_across(
-    rule: Either, clips: Clips, group: Mapping[str, str], numbers: Numbers, parts: Mapping[str, float]
-) -> NDArray[np.float64]:
+def _fit_across(rule: Either, clips: Clips, group: Mapping[str, str], numbers: Numbers) -> NDArray[np.float64]:
     """Make the rule of these people; the logits of each are by one that was made without them, and without those with
     whom they share a recording, their `group`."""
     known = _could_be_measured(numbers)
+    parts = dict.fromkeys(clips.generators, 1.0)
     fake, makers = clips.fake[clips.owner], np.array(clips.generators)[clips.owner]
     names = np.array([group[identity] for identity in clips.identities])[clips.owner]
     rows = np.flatnonzero(known)

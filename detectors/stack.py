@@ -20,7 +20,7 @@ class Stack(Ensemble):
 
     The weights (`either.weigh`, in `platt`) and the calibration see of each person what members say who have not learnt
     from that person (Wolpert, Stacked Generalization, 1992): so nobody is kept back for them, as an ensemble of
-    finished detectors must.
+    finished detectors must. The noisy or itself stays as it starts, weights 1 and biases 0.
     """
 
     fits_on = "both"  # people of the splits train and val

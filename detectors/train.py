@@ -154,11 +154,12 @@ def train(
     if _is_over(state, config, hours):
         return _ending(state, None)
     kind: Any = state.network  # Any: what checkpoint.NETWORKS says of networks
+    out.mkdir(parents=True, exist_ok=True)
+    folder = frames or out / "frames"
     if leads:  # the others find the frames read
-        out.mkdir(parents=True, exist_ok=True)
-        read_all(kind, config, evidence, frames or out / "frames", read)
+        read_all(kind, config, evidence, folder, read)
     fabric.barrier()
-    footage, exam = read_all(kind, config, evidence, frames or out / "frames", read)
+    footage, exam = read_all(kind, config, evidence, folder, read)
     say(_describe_footage(footage, exam))
     warn_of_blends(exam, config.blends > 0, say)
     wrapped = fabric.setup_module(state.network)

@@ -72,6 +72,7 @@ def test_what_theval_carries(name: str, knows: set[str]) -> None:
     detector = load_detector(name)
     assert isinstance(detector, TrainedDetector)
     assert detector.path.stat().st_size < 20e6
+    assert detector.sha256 in detector.path.with_suffix(".md").read_text()  # the card is of this file
     assert knows <= set(detector.generators)
     assert 0.05 in detector.operating_points
     frames = head_clip(3, 20, 224, 25.0, 0)[0].frames

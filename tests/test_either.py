@@ -6,7 +6,7 @@ import torch
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from detectors.either import PENALTY, Either, weigh
+from detectors.either import FARTHEST, PENALTY, Either, weigh
 from detectors.linear import Line
 from thead_eval.errors import TrainingFailed
 
@@ -106,8 +106,24 @@ def test_who_tells_fakes_apart_is_weighed_by_how_far_apart() -> None:
 
 
 def test_who_takes_reals_for_fakes_says_nothing() -> None:
-    fake = np.array([False, False, True, True, True])
-    logits = np.array([1.0, 2.0, -1.0, 0.0, np.nan])  # one that it could not judge
-    assert weigh(logits, fake, np.ones(5)) == (0.0, 0.0)
-    a, b = weigh(np.where(fake, 4.0, 1.0), fake, np.ones(5))  # reals that are all alike
-    assert np.isfinite([a, b]).all() and a > 0
+    fake = np.array([False, False, True, True])
+    a, b = weigh(np.array([1.0, 2.0, -1.0, 0.0]), fake, np.ones(4))
+    either = Either(2)
+    for logit in (-3.0, 0.5, 4.0):  # of the other, beside this one
+        told = either(torch.tensor([[logit, a * 5 + b]]))
+        torch.testing.assert_close(told, torch.tensor([logit]))
+
+
+def test_few_people_cannot_show_that_fakes_are_far() -> None:
+    fake = np.array([False, False, True])
+    a, b = weigh(np.array([1.0, 1.0001, 5.0]), fake, np.ones(3))
+    assert a * 5 + b == pytest.approx(FARTHEST**2 / 2) and a * 1 + b == pytest.approx(-(FARTHEST**2) / 2, abs=0.01)
+
+
+def test_the_least_suspicious_can_be_told_apart() -> None:
+    """Sure of many reals, float32 must not round them to one."""
+    x = torch.linspace(-60, 5, 131)[:, None].expand(-1, 2)
+    told = Either(2)(x)
+    exact = Either(2)(x.double())
+    assert (told.diff() > 0).all()
+    torch.testing.assert_close(told.double(), exact, rtol=1e-5, atol=1e-4)

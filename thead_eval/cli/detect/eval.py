@@ -336,17 +336,18 @@ def _fit(device: str, recipe: Path | None, asked: Sequence[str], progress: "Prog
                 )
             return load_detector(out, device)
         what = f"{kind}, {out.name}"
-        read = out.parent.parent / FRAMES
-        for former in read.glob("*"):
-            if former.name != out.name:
-                shutil.rmtree(former)
+        shared = out.parent.parent / FRAMES
+        if not (out / "last.safetensors").exists():  # one that is over, or goes on, makes no room
+            for former in shared.glob("*"):
+                if former.name != out.name:
+                    shutil.rmtree(former, ignore_errors=True)
         ending = train(
             settings,
             evidence,
             out,
             open_fabric(device, settings.train.precision),
             resume=True,
-            frames=read / out.name,
+            frames=shared / out.name,
             tell=lambda status: progress(what, status.step, status.steps),
             read=progress,
         )
