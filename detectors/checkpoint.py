@@ -226,19 +226,20 @@ def read_detector(path: Path, device: torch.device) -> TrainedDetector:
 
 
 def load_detector(name: str | Path, device: torch.device | str = "cpu") -> Detector:
-    """A detector by its file, the run folder of its training, or its name: one that theval carries, or a plug-in.
+    """A detector by its name, one that theval carries or a plug-in, its file, or the run folder of its training.
 
-    All but plug-ins are `TrainedDetector`.
+    All but plug-ins are `TrainedDetector`. A name means the same wherever a command is run: a folder that is called so
+    is './name', or a Path.
 
     Raises:
         CheckpointError: the file is no detector's.
         PluginError: no such name, or the plug-in is broken.
     """
     device = torch.device(device)
-    path = Path(name)
-    if path.is_dir():
+    path, named = Path(name), isinstance(name, str) and name in plugins.available("detector")
+    if path.is_dir() and not named:
         return read_detector(path / "best.safetensors", device)
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and not named:
         return read_detector(path, device)
     factory: Callable[[torch.device], Detector] = plugins.load("detector", str(name))
     return factory(device)

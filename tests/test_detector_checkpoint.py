@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from detectors.calibration import Calibration
-from detectors.checkpoint import FORMAT, TrainedDetector, build, identity_hash, load_detector, save_detector
+from detectors.checkpoint import BUNDLED, FORMAT, TrainedDetector, build, identity_hash, load_detector, save_detector
 from detectors.efflite0 import EfficientNetLite0
 from thead_eval.errors import CheckpointError, ConfigError, PluginError
 from thead_eval.synthetic import head_clip
@@ -78,6 +78,16 @@ def test_what_theval_carries(name: str, knows: set[str]) -> None:
     frames = head_clip(3, 20, 224, 25.0, 0)[0].frames
     assert detector.logits(frames).isfinite().all()
     assert detector.logits(frames[:8]).isnan().all()  # too few for the grain
+
+
+def test_a_folder_does_not_stand_in_for_what_theval_carries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("grain").mkdir()  # as 'theval detect train -o grain' leaves it
+    carried = load_detector("grain")
+    assert isinstance(carried, TrainedDetector) and carried.path.is_relative_to(BUNDLED)
+    for folder in ("./grain", Path("grain")):
+        with pytest.raises(CheckpointError, match=r"grain/best\.safetensors"):
+            load_detector(folder)
 
 
 def test_what_is_no_detector(tmp_path: Path) -> None:
