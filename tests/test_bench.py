@@ -84,7 +84,7 @@ def test_the_hours_of_a_stage_are_those_of_each_seed(tmp_path: Path) -> None:
 
 
 def test_a_detector_beside_the_suite_is_read_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in ("suite/mine", "elsewhere/theirs", "elsewhere/spectrum"):
+    for place in ("suite/mine", "elsewhere/theirs", "elsewhere/spectrum", "elsewhere/trio"):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "best.safetensors").touch()
     monkeypatch.chdir(tmp_path / "elsewhere")

@@ -14,6 +14,7 @@ import click
 
 from benchmarks.stages import RUN, Stage, StageFailed, Step, look, run_stages
 from benchmarks.suite import Suite, expand, read_suite, write_toml
+from thead_eval import plugins
 from thead_eval.errors import ConfigError
 from thead_eval.recipes import check_name
 
@@ -284,8 +285,10 @@ def _place(value: str, suite: Suite, where: str) -> str:
 
 
 def _detector(value: str, suite: Suite, where: str) -> str:
-    """A detector's file or folder, relative to the suite's file or else to here; or its name."""
+    """A detector's name; or its file or folder, relative to the suite's file or else to here."""
     value = expand(value, f"{where} of suite '{suite.name}'")
+    if value in plugins.available("detector"):
+        return value
     places = (suite.folder / value, Path(value).resolve())
     return next((str(place) for place in places if place.exists()), value)
 

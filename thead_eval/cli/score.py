@@ -106,7 +106,8 @@ def command(
     if detector:
         from detectors.checkpoint import load_detector
 
-        detector = str(Path(detector).resolve()) if Path(detector).exists() else detector
+        if detector not in plugins.available("detector") and Path(detector).exists():
+            detector = str(Path(detector).resolve())
         examiner = load_detector(detector, device)
 
     with progress_bars() as progress:
