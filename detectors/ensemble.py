@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detectors.checkpoint import Seen, TrainedDetector, build, load_detector
-from detectors.either import Either
+from detectors.either import noisy_or
 from thead_eval.errors import ConfigError
 
 # Where the frames are neighbours, which hardly differ: from one to the next that members of single frames are shown.
@@ -21,8 +21,8 @@ class Ensemble(nn.Module):
 
     stride = 1
     fits_on = "val"  # as the members have learnt the others by heart
-    # Any value above 0 adds blended real clips to validation, so that the rule does not trust only those members that
-    # know the generators at hand.
+    # Any value above 0 adds blended real clips to validation, so that not only those members count that know the
+    # generators at hand.
     defaults: ClassVar = {"validation_frames": 6, "blends": 0.5}
 
     def __init__(self, members: Sequence[Mapping[str, Any]] = ()) -> None:  # Any: what `build` needs
@@ -32,26 +32,25 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList([build(member["detector"], member["network"]) for member in members])
         kinds: list[Any] = list(self.members)  # Any: what checkpoint.NETWORKS says of networks
         self.window = max((kind.window - 1) * kind.stride + 1 for kind in kinds)
-        self.rule = Either(len(members))
-        self.register_buffer("platt", torch.ones(len(members), 2))
+        self.register_buffer("line", torch.tensor([1.0, 0.0]).repeat(len(members), 1))  # as `either.weigh` has them
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [T, 3, H, W], consecutive, to logits [T]."""
         told = self.tell_apart(frames)
-        # The rule is for means over a window. Of single frames, one is always odd to somebody.
+        # Members were weighed by means over a window. Of single frames, one is always odd to somebody.
         if len(told) <= self.window:
             smooth = told.mean(dim=0, keepdim=True).expand_as(told)
         else:
             reach = self.window // 2
             smooth = F.avg_pool1d(told.T[None], 2 * reach + 1, 1, reach, count_include_pad=False)[0].T
-        return self.rule(smooth)  # type: ignore[no-any-return]  # what Either gives
+        return noisy_or(smooth)
 
     def tell_apart(self, frames: Tensor) -> Tensor:
-        """[T, M] each member's logits, calibrated or, of a stack, weighed."""
+        """[T, M] each member's logits, weighed."""
         told = [self._ask(member, frames).float().to(frames.device) for member in self.members]
         logits = torch.stack(told, dim=1)
-        platt = self.get_buffer("platt")
-        return logits * platt[:, 0] + platt[:, 1]
+        line = self.get_buffer("line")
+        return logits * line[:, 0] + line[:, 1]
 
     def _ask(self, member: Any, frames: Tensor) -> Tensor:  # Any: what checkpoint.NETWORKS says of networks
         """[T] a member's own logits."""
@@ -64,7 +63,7 @@ class Ensemble(nn.Module):
 
 
 class Assembled(NamedTuple):
-    """An ensemble with its members' weights in place; its rule is still to be fitted."""
+    """An ensemble with its members' weights in place; they are still to be weighed."""
 
     config: dict[str, Any]  # what `build` needs; Any: JSON
     ensemble: Ensemble
@@ -88,7 +87,5 @@ def assemble(paths: Sequence[Path]) -> Assembled:
     ensemble = Ensemble(**config)
     for own, member in zip(ensemble.members, members, strict=True):
         own.load_state_dict(member.network.state_dict())
-    platt = [[member.calibration.a, member.calibration.b] for member in members]
-    ensemble.get_buffer("platt").copy_(torch.tensor(platt))
     seen = Seen(*(frozenset().union(*sets) for sets in zip(*(m.seen for m in members), strict=True)))
     return Assembled(config, ensemble, seen)

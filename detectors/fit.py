@@ -6,7 +6,7 @@ RUN/measured/          what was measured, a file a clip; may be deleted
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from detectors.calibration import platt
 from detectors.checkpoint import Seen, build
-from detectors.either import Either, weigh
-from detectors.ensemble import Assembled
+from detectors.either import noisy_or, weigh
+from detectors.ensemble import Assembled, Ensemble
 from detectors.exam import BLENDED, Clips, examined, is_asked, list_clips, mark, warn_of_blends
 from detectors.linear import Line
 from detectors.measured import PLAIN, Measured, Numbers, balance, measure, share
@@ -29,10 +29,10 @@ from detectors.train import Ending, save_fitted
 from thead_eval.errors import DatasetError, RunError
 from thead_eval.evidence import Evidence, group_people
 
-FOLDS = 5  # of validation people, where the rule itself is made of them
+FOLDS = 5  # of the people of a stack, whose rules are made of them all
 
 Read = Callable[[str, int, int], None]  # what is being done, done, of how many
-Rule = Line | Perceptrons  # a logit from them; an ensemble has `Either`
+Rule = Line | Perceptrons  # a logit from them
 
 
 def fit(
@@ -54,7 +54,7 @@ def fit(
         out: The run folder.
         device: Of an ensemble's members.
         measured: In place of RUN/measured, so that several fits share it.
-        assembled: What the rule of an ensemble is to be made for.
+        assembled: Whose members are to be weighed, of an ensemble.
         read: Is told of the clips that are measured.
         say: Is told what validation came to.
 
@@ -97,8 +97,7 @@ def fit(
     if everyone:
         logits = _fit_in_folds(kind, validation, config, asked)
     elif kind.fits_on == "val":
-        group = group_people(validation.items)
-        logits = _fit_across(kind.rule, clips, group, held_out)
+        logits = _weigh_members(kind, clips, held_out)
     else:
         learnt = measure(
             kind,
@@ -194,9 +193,9 @@ def _fit_in_folds(
         assert best is not None
         _, strength, logits, (a, b) = best
         _draw(rule, numbers, fake, makers, known, parts, strength)
-        stack.get_buffer("platt")[place] = torch.tensor([a, b])
-        told.append(a * logits + b)
-    return _judge(stack.rule, np.stack(told, axis=1)[asked])
+        stack.get_buffer("line")[place] = torch.tensor([a, b])
+        told.append(a * logits[asked] + b)
+    return _combine(told)
 
 
 def _could_be_measured(numbers: Numbers) -> NDArray[np.bool_]:
@@ -229,32 +228,30 @@ def _draw(
     rule.draw(numbers[rows].reshape(-1, numbers.shape[2]), np.repeat(fake[rows], each), weights, strength)
 
 
-def _fit_across(rule: Either, clips: Clips, group: Mapping[str, str], numbers: Numbers) -> NDArray[np.float64]:
-    """Make the rule of these people; the logits of each are by one that was made without them, and without those with
-    whom they share a recording, their `group`."""
-    known = _could_be_measured(numbers)
-    parts = dict.fromkeys(clips.generators, 1.0)
-    fake, makers = clips.fake[clips.owner], np.array(clips.generators)[clips.owner]
-    names = np.array([group[identity] for identity in clips.identities])[clips.owner]
-    rows = np.flatnonzero(known)
-    logits = np.full(len(numbers), np.nan)
-    people = np.unique(names[rows])
-    for judged in np.array_split(np.random.default_rng(0).permutation(people), min(FOLDS, len(people))):
-        inside = np.isin(names[rows], judged)
-        others, own = rows[~inside], rows[inside]
-        if fake[others].all() or not fake[others].any():
-            raise DatasetError(
-                f"of {len(set(clips.identities))} validation people too few could be measured to make a rule; name "
-                "more with --fakes"
-            )
-        rule.draw(numbers[others], fake[others], balance(fake[others], makers[others], parts))
-        logits[own] = _judge(rule, numbers[own])
-    rule.draw(numbers[rows], fake[rows], balance(fake[rows], makers[rows], parts))
+def _weigh_members(ensemble: Ensemble, clips: Clips, numbers: Numbers) -> NDArray[np.float64]:
+    """Weigh finished detectors by their logits of validation windows [N, M]; the ensemble's logits of these [N].
+
+    The weights, two numbers a member as a calibration has, see everyone.
+    """
+    told = []
+    for place, logits in enumerate(numbers.T):
+        of_clips = mark(clips, logits).logits
+        scored = np.isfinite(of_clips)
+        fake, makers = clips.fake[scored], np.array(clips.generators)[scored]
+        a, b = weigh(of_clips[scored], fake, balance(fake, makers, dict.fromkeys(makers[fake].tolist(), 1.0)))
+        ensemble.get_buffer("line")[place] = torch.tensor([a, b])
+        told.append(a * logits + b)
+    return _combine(told)
+
+
+def _combine(told: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Weighed logits of each member [N] to those of the noisy or [N]."""
+    logits: NDArray[np.float64] = noisy_or(torch.from_numpy(np.stack(told, axis=1))).numpy()
     return logits
 
 
 @torch.no_grad()
-def _judge(rule: Rule | Either, numbers: Numbers) -> NDArray[np.float64]:
+def _judge(rule: Rule, numbers: Numbers) -> NDArray[np.float64]:
     """[..., D] to [...]"""
     rows = torch.from_numpy(numbers.reshape(-1, numbers.shape[-1])).float()
     logits: NDArray[np.float64] = rule(rows).double().cpu().numpy()

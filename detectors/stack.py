@@ -18,9 +18,9 @@ from thead_eval.recipes import check_name
 class Stack(Ensemble):
     """An ensemble whose members learn from the people by whom they are weighed.
 
-    The weights (`either.weigh`, in `platt`) and the calibration see of each person what members say who have not learnt
-    from that person (Wolpert, Stacked Generalization, 1992): so nobody is kept back for them, as an ensemble of
-    finished detectors must. The noisy or itself stays as it starts, weights 1 and biases 0.
+    The weights (`either.weigh`) and the calibration see of each person what members say who have not learnt from that
+    person (Wolpert, Stacked Generalization, 1992): so nobody is kept back for them, as an ensemble of finished
+    detectors must.
     """
 
     fits_on = "both"  # people of the splits train and val

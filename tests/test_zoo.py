@@ -20,6 +20,7 @@ from detectors.backbone import Backbone, Xception
 from detectors.calibration import Calibration
 from detectors.checkpoint import NETWORKS, TrainedDetector, build, identity_hash, load_detector, save_detector
 from detectors.efflite0 import EfficientNetLite0, resize
+from detectors.either import noisy_or
 from detectors.ensemble import Ensemble
 from detectors.freq import Frequency
 from detectors.grain import NAMES as GRAIN_NAMES
@@ -395,8 +396,10 @@ def test_a_spectrum_and_an_ensemble_by_the_command(fakes: str, tmp_path: Path) -
     frames = head_clip(3, 9, 64, 25.0, 0)[0].frames
     efficient = load_detector(other)
     assert isinstance(efficient, TrainedDetector)
-    logits = [member.calibration.a * member.logits(frames) + member.calibration.b for member in (detector, efficient)]
-    expected = ensemble.network.rule(torch.stack(logits, dim=1))
+    logits = torch.stack([detector.logits(frames), efficient.logits(frames)], dim=1)
+    line = ensemble.network.get_buffer("line")
+    assert line[0, 0] > 0  # of `spectrum`, which has learnt these fakes
+    expected = noisy_or(logits * line[:, 0] + line[:, 1])
     torch.testing.assert_close(ensemble.logits(frames), expected, rtol=1e-3, atol=1e-4)
 
 
@@ -407,15 +410,15 @@ def test_neighbours_are_judged_together(frames: Tensor) -> None:
     for part in ensemble.parameters():
         torch.nn.init.normal_(part, std=0.1)
     grain, efficient = ensemble.tell_apart(frames).T
-    every_fourth = ensemble.members[1](frames[::4]) + 1  # `platt` is a slope of 1 and 1 more
+    every_fourth = ensemble.members[1](frames[::4])
     torch.testing.assert_close(efficient, every_fourth.repeat_interleave(4)[: len(frames)])
-    torch.testing.assert_close(grain, ensemble.members[0](frames) + 1)
+    torch.testing.assert_close(grain, ensemble.members[0](frames))
     middle = len(frames) // 2  # its window of 17 frames lies within
     mean = torch.stack([grain, efficient], dim=1)[middle - 8 : middle + 9].mean(dim=0)
-    torch.testing.assert_close(ensemble(frames)[middle], ensemble.rule(mean))
-    window = frames[:16]  # judged as the rule was fitted
-    fitted = ensemble.rule(ensemble.measure(window[None]))
-    torch.testing.assert_close(ensemble(window), fitted.expand(16))
+    torch.testing.assert_close(ensemble(frames)[middle], noisy_or(mean))
+    window = frames[:16]  # judged as members are weighed
+    expected = noisy_or(ensemble.measure(window[None]))
+    torch.testing.assert_close(ensemble(window), expected.expand(16))
 
 
 def test_a_network_by_the_command(fakes: str, tmp_path: Path) -> None:
