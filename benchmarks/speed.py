@@ -266,7 +266,7 @@ def network_task(name: str, build: Callable[[], nn.Module], side: int, sizes: Si
 
 def efflite0_task(sizes: Sizes) -> Task:
     """EfficientNet-Lite0."""
-    return network_task("efflite0", features.efflite0_network, 224, sizes)
+    return network_task("efflite0", lambda: features.efflite_network(0), 224, sizes)
 
 
 def inception_task(sizes: Sizes) -> Task:

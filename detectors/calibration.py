@@ -55,7 +55,7 @@ def platt(
 ) -> tuple[float, float]:
     """a and b, with Platt's targets (N+1)/(N+2) and 1/(N+2), where N counts people, not their near-copied videos.
 
-    Of logits that are higher for reals, both are 0: they tell nothing, and are not turned round.
+    Of logits that are higher for reals, or all alike, both are 0: they tell nothing, and are not turned round.
     """
     from sklearn.linear_model import LogisticRegression  # takes seconds to import, and a scan fits nothing
 
@@ -69,7 +69,9 @@ def platt(
     both = np.concatenate([logits, logits])[:, None]  # each video as fake and as real, in parts
     ones = np.repeat([1, 0], len(logits))
     parts = np.concatenate([weights * targets, weights * (1 - targets)])
-    scale = float(np.std(logits)) or 1.0
+    scale = float(np.std(logits))
+    if scale <= 1e-12 * np.abs(logits).max():  # alike but for rounding
+        return 0.0, 0.0
     kept = parts > 0
     fit = LogisticRegression(C=1e6, solver="newton-cholesky").fit(
         both[kept] / scale, ones[kept], parts[kept] * len(logits)

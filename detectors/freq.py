@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.efflite0 import EfficientNetLite0, resize
-from thead_eval.features import efflite0_input
+from thead_eval.features import efflite_input
 
 BANDS = (0.0, 8**-0.5, 0.5, 2.0)  # of i + j, in sides: a sixteenth of all frequencies, as much again, and the rest
 
@@ -31,7 +31,7 @@ class Frequency(EfficientNetLite0):
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] to logits [B]."""
-        x = efflite0_input(resize(frames, self.size))
+        x = efflite_input(resize(frames, self.size))
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round the high band away
             bands = [self.band(x, n) for n in range(3)]  # [B, 3, S, S] each
         return self.judge(torch.cat([x, *bands], dim=1).contiguous(memory_format=torch.channels_last))

@@ -97,7 +97,8 @@ def measure(
     def measure_once(item: Item) -> dict[str, Tensor]:
         apart = max(item.frames // ((kind.window - 1) * kind.stride + 1), 1)
         starts = spread_windows(item, min(count, apart), kind.window, kind.stride)
-        path = folder / f"{_digest(how, starts, asdict(replace(item, path='')))}.safetensors"
+        what = asdict(replace(item, path="", split="train"))  # the same in whatever split a fold puts it
+        path = folder / f"{_digest(how, starts, what)}.safetensors"
         if not path.exists():
             windows = _show(kind, evidence, item, starts, changes, blends, seed)
             with torch.no_grad():  # of this thread

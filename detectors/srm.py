@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detectors.efflite0 import EfficientNetLite0, resize
-from thead_eval.features import efflite0_input
+from thead_eval.features import efflite_input
 
 KERNELS = torch.tensor(
     [
@@ -35,4 +35,4 @@ class Residual(EfficientNetLite0):
             grey = x.mean(dim=1, keepdim=True)  # [B, 1, S, S] 0..255
             left = F.conv2d(F.pad(grey, (2, 2, 2, 2), mode="reflect"), kernels)
             left = left.clamp(-TRUNCATED, TRUNCATED) / TRUNCATED  # [B, 3, S, S]
-        return self.judge(torch.cat([efflite0_input(x), left], dim=1).contiguous(memory_format=torch.channels_last))
+        return self.judge(torch.cat([efflite_input(x), left], dim=1).contiguous(memory_format=torch.channels_last))

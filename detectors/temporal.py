@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from detectors.efflite0 import EfficientNetLite0, resize
-from thead_eval.features import efflite0_input
+from thead_eval.features import efflite_input
 
 
 class Thumbnails(EfficientNetLite0):
@@ -36,7 +36,7 @@ class Thumbnails(EfficientNetLite0):
         x = resize(windows.flatten(0, 1), self.size)  # [B * 4, 3, S, S]
         x = x.view(*windows.shape[:2], *x.shape[1:])
         rows = [torch.cat([x[:, n], x[:, n + 1]], dim=3) for n in (0, 2)]
-        return self.judge(efflite0_input(torch.cat(rows, dim=2)))  # [B, 3, 2S, 2S]
+        return self.judge(efflite_input(torch.cat(rows, dim=2)))  # [B, 3, 2S, 2S]
 
 
 def _own(starts: list[int], frames: int, reach: int) -> list[int]:

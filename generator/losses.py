@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from thead_eval import weights
 from thead_eval.dlib_resnet import CHIP_SIZE, read_dlib_resnet
 from thead_eval.errors import ConfigError, WeightsCorrupt, WeightsMissing
-from thead_eval.features import LEFT_MOUTH_CORNER, NOSE_TIP, RIGHT_MOUTH_CORNER, efflite0_network
+from thead_eval.features import LEFT_MOUTH_CORNER, NOSE_TIP, RIGHT_MOUTH_CORNER, efflite_network
 from thead_eval.metrics.geometry import LEFT_EYE, RIGHT_EYE
 
 # Adversarial terms.
@@ -189,7 +189,7 @@ class EfficientNetLite0(ContentNetwork):
 
     def __init__(self) -> None:
         super().__init__([1 / 6] * 6 + [1 / 3], relative=True)
-        network: Any = efflite0_network()  # Any: timm's own attributes
+        network: Any = efflite_network(0)  # Any: timm's own attributes
         self.stem = nn.Sequential(network.conv_stem, network.bn1)
         self.blocks = network.blocks
         self.head = nn.Sequential(network.conv_head, network.bn2)

@@ -379,6 +379,9 @@ def test_trainings_share_what_is_measured(evidence: Evidence, tmp_path: Path) ->
     assert np.array_equal(without.numbers, whole.numbers[kept])
     assert without.shown.tolist() == whole.shown[kept].tolist()
     assert not np.array_equal(whole.numbers[whole.shown == PLAIN], whole.numbers[whole.shown == CHANGED])
+    third = Counting()  # in another fold these people are to validate on
+    fold = Evidence(tuple(replace(item, split="val") for item in train.items), train.size)
+    assert np.array_equal(measured(fold, tmp_path / "shared", third).numbers, whole.numbers) and third.windows == 0
 
 
 def test_a_fit_that_was_killed_goes_on(evidence: Evidence, tmp_path: Path) -> None:

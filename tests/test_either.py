@@ -1,13 +1,18 @@
-"""A noisy or of detectors."""
+"""A noisy or of detectors, and how much each of them counts."""
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from detectors.either import FARTHEST, noisy_or, weigh
+from detectors.ensemble import Ensemble
+from detectors.exam import Clips
+from detectors.fit import weigh_members
 from detectors.linear import Line
+from thead_eval.errors import DatasetError, TrainingFailed
 
 
 def test_it_is_real_where_nobody_has_a_reason() -> None:
@@ -27,13 +32,13 @@ def test_one_that_does_not_know_does_not_speak_against_one_that_does() -> None:
     draw = np.random.default_rng(0)
     fake, generator = np.arange(800) % 2 == 0, draw.integers(0, 2, 800)
     x = draw.standard_normal((800, 2)) - 1
-    x[fake, generator[fake]] += 5
+    x[fake, generator[fake]] += 3
     x[fake, 1 - generator[fake]] -= 3
     line = Line(2)
     line.draw(x, fake, np.ones(len(x)), 1.0)
-    weights = [weigh(logits, fake, np.ones(len(x))) for logits in x.T]
+    weights = [weigh(logits, fake, np.where(generator == own, 1.0, 0.0)) for own, logits in enumerate(x.T)]
     weighed = np.stack([a * logits + b for (a, b), logits in zip(weights, x.T, strict=True)], axis=1)
-    assert roc_auc_score(fake, line(torch.from_numpy(x).float()).numpy()) < 0.9
+    assert roc_auc_score(fake, line(torch.from_numpy(x).float()).numpy()) < 0.6
     assert roc_auc_score(fake, noisy_or(torch.from_numpy(weighed)).numpy()) > 0.95
 
 
@@ -73,3 +78,42 @@ def test_the_least_suspicious_can_be_told_apart() -> None:
     exact = noisy_or(x.double())
     assert (told.diff() > 0).all()
     torch.testing.assert_close(told.double(), exact, rtol=1e-5, atol=1e-4)
+
+
+def exam(told: NDArray[np.float64]) -> tuple[Ensemble, NDArray[np.float64], Clips]:
+    """Members say `told` of windows [80, M]: 20 real clips of two windows, 10 fakes of 'a' and 10 of 'b'."""
+    members = [{"detector": "spectrum", "network": {}}] * told.shape[1]
+    makers = ("",) * 20 + ("a",) * 10 + ("b",) * 10
+    fake = np.array(makers) != ""
+    clips = Clips(np.repeat(np.arange(40), 2), fake, makers, tuple(f"p{n % 20}" for n in range(40)))
+    return Ensemble(members), told, clips
+
+
+def says(draw: np.random.Generator, of_a: float, of_b: float) -> NDArray[np.float64]:
+    """[80] logits of windows: 0 of real ones in the mean."""
+    return np.repeat([0.0] * 20 + [of_a] * 10 + [of_b] * 10, 2) + draw.standard_normal(80)
+
+
+def test_each_member_is_weighed_by_the_fakes_that_it_has_learnt() -> None:
+    draw = np.random.default_rng(0)
+    told = np.stack([says(draw, 4, -6), says(draw, -6, 4), says(draw, 4, 4)], axis=1)
+    told[0, 0] = np.nan  # a window that one could not score
+    told[2, 1] = np.inf
+    ensemble, told, clips = exam(told)
+    logits = weigh_members(ensemble, [{"a": 1.0}, {"b": 1.0}, {"theirs": 1.0}], clips, told)
+    assert np.flatnonzero(np.isnan(logits)).tolist() == [0, 2]
+    assert roc_auc_score(clips.fake[clips.owner[3:]], logits[3:]) > 0.95
+    line = ensemble.get_buffer("line").numpy()
+    assert (line[:, 0] > 0).all()
+    of_clips = told[:, 2].reshape(40, 2).mean(axis=1)  # of its own fakes there are none here: all count
+    np.testing.assert_allclose(line[2], weigh(of_clips, clips.fake, np.ones(40)), rtol=1e-5)
+
+
+def test_of_members_that_know_nothing_there_is_no_ensemble() -> None:
+    draw = np.random.default_rng(0)
+    ensemble, told, clips = exam(np.stack([says(draw, -4, -4), says(draw, -4, -4)], axis=1))
+    with pytest.raises(TrainingFailed, match="none of the 2 members tells the validation fakes from reals"):
+        weigh_members(ensemble, [{"a": 1.0}, {"b": 1.0}], clips, told)
+    told[:40, 1] = np.nan
+    with pytest.raises(DatasetError, match="member 2 of the ensemble: of 40 validation clips, 20 could be scored"):
+        weigh_members(ensemble, [{"a": 1.0}, {"b": 1.0}], clips, told)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import dlib
 import numpy as np
@@ -119,13 +120,14 @@ def test_inception_rows_do_not_depend_on_the_batch(
     assert_rows_do_not_depend_on_the_batch(extract, frames[:2], landmarks[:2])
 
 
-def test_efflite0_knows_photographs() -> None:
+@pytest.mark.parametrize("lite", [0, 1])
+def test_efflite_knows_photographs(lite: Literal[0, 1]) -> None:
     """The weights carry names of another implementation: were they matched wrongly, it would see nothing."""
-    network = features.efflite0_network()
+    network = features.efflite_network(lite)
     pictures = [read_image(PICTURES / "coffee.png")[:, :, 100:500], read_image(PICTURES / "chelsea.png")[:, :, 75:375]]
     inputs = [tvf.resize(picture, [224, 224]) for picture in pictures]
     with torch.no_grad():
-        coffee, cat = network(features.efflite0_input(torch.stack(inputs))).argmax(dim=1).tolist()
+        coffee, cat = network(features.efflite_input(torch.stack(inputs))).argmax(dim=1).tolist()
     assert coffee == 967  # espresso
     assert cat in (281, 282, 285)  # tabby, tiger cat, Egyptian cat
 

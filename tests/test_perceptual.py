@@ -116,13 +116,13 @@ def test_perc_efflite0_is_0_for_identical_frames_and_grows(efflite0: CompareFunc
 
 
 def test_perc_efflite0_is_the_mean_over_five_stages(efflite0: CompareFunction, pictures: Tensor) -> None:
-    from thead_eval.features import efflite0_input, efflite0_network
+    from thead_eval.features import efflite_input, efflite_network
 
-    network: Any = efflite0_network()  # Any: timm's own attributes
+    network: Any = efflite_network(0)  # Any: timm's own attributes
     fake = noisy(pictures, 20)
     values, sizes = [], []
     with torch.no_grad():
-        a, b = efflite0_input(fake), efflite0_input(pictures)
+        a, b = efflite_input(fake), efflite_input(pictures)
         a, b = network.bn1(network.conv_stem(a)), network.bn1(network.conv_stem(b))
         for number, block in enumerate(network.blocks):
             a, b = block(a), block(b)

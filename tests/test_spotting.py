@@ -14,6 +14,7 @@ from detectors.efflite0 import EfficientNetLite0
 from reports.page import write_report
 from tests.test_detect_eval import Breaks, Sharpness
 from thead_eval.cli import theval
+from thead_eval.errors import CheckpointError
 from thead_eval.judging import Pair, PairSet, RealClip
 from thead_eval.media import write_clip
 from thead_eval.results import read_measurements, read_run
@@ -105,3 +106,17 @@ def test_theval_score_asks_a_detector(folders: Path, tmp_path: Path) -> None:
     assert {m.metric: m for m in read_measurements(run)} == rows
     page = write_report([run], tmp_path / "report.html").html.read_text()
     assert "To a detector" in page and "ties shared" in page
+
+
+def test_a_folder_does_not_stand_in_for_a_carried_detector(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("grain").mkdir()  # as 'theval detect train -o grain' leaves it
+    clips = ["--fakes", str(folders / "fake"), "--reals", str(folders / "real")]
+    told = ["score", "--workers", "1", "--metrics", "l1", "--out", "run", *clips]
+    ran = CliRunner().invoke(theval, [*told, "--detector", "./grain"])
+    assert isinstance(ran.exception, CheckpointError) and "grain/best.safetensors" in str(ran.exception)
+    ran = CliRunner().invoke(theval, [*told, "--detector", "grain"])
+    assert ran.exit_code == 0, ran.output
+    assert read_run(Path("run")).config["detector"] == "grain"

@@ -378,7 +378,9 @@ def test_the_table_is_whole() -> None:
         assert len(weight.sha256) == 64 and weight.size and weight.use and weight.licence
         assert weight.url.startswith("https://")
     # The digits that authors put into file names are the beginning of the sha256.
-    for name, digits in {"fid_inception": "6726825d", "alexnet": "7be5be79", "fan_2dfan4": "11f355bf06"}.items():
+    named = {"fid_inception": "6726825d", "alexnet": "7be5be79", "fan_2dfan4": "11f355bf06"}
+    named |= {"efflite0": "57934424", "efflite1": "77cc7160"}
+    for name, digits in named.items():
         assert digits in TABLE[name].file and TABLE[name].sha256.startswith(digits)
 
 

@@ -37,7 +37,7 @@ from detectors.stack import Stack
 from detectors.temporal import Thumbnails
 from thead_eval.cli import theval
 from thead_eval.errors import ConfigError, DatasetError, WeightsMissing
-from thead_eval.features import efflite0_input, efflite0_network
+from thead_eval.features import efflite_input, efflite_network
 from thead_eval.media import write_clip
 from thead_eval.synthetic import head_clip
 from thead_eval.types import Clip
@@ -182,9 +182,9 @@ def test_a_probe_starts_from_imagenet_and_learns_a_line_alone(frames: Tensor) ->
     probe.start()
     numbers = probe.measure(frames[:2, None])
     assert numbers.shape == (2, 896) and not torch.allclose(numbers, blank)
-    whole: Any = efflite0_network()
+    whole: Any = efflite_network(1)
     with torch.no_grad():
-        x = efflite0_input(resize(frames[:2], 224))
+        x = efflite_input(resize(frames[:2], 224))
         for layer in (whole.conv_stem, whole.bn1, *whole.blocks[:5]):
             x = layer(x)
     torch.testing.assert_close(numbers, sum_up(x), rtol=1e-4, atol=1e-4)
@@ -409,14 +409,15 @@ def test_neighbours_are_judged_together(frames: Tensor) -> None:
     ensemble = Ensemble(members).eval()
     for part in ensemble.parameters():
         torch.nn.init.normal_(part, std=0.1)
+    ensemble.get_buffer("line").copy_(torch.tensor([[2.0, -1.0], [0.5, 3.0]]))
     grain, efficient = ensemble.tell_apart(frames).T
-    every_fourth = ensemble.members[1](frames[::4])
+    every_fourth = 0.5 * ensemble.members[1](frames[::4]) + 3
     torch.testing.assert_close(efficient, every_fourth.repeat_interleave(4)[: len(frames)])
-    torch.testing.assert_close(grain, ensemble.members[0](frames))
+    torch.testing.assert_close(grain, 2 * ensemble.members[0](frames) - 1)
     middle = len(frames) // 2  # its window of 17 frames lies within
     mean = torch.stack([grain, efficient], dim=1)[middle - 8 : middle + 9].mean(dim=0)
     torch.testing.assert_close(ensemble(frames)[middle], noisy_or(mean))
-    window = frames[:16]  # judged as members are weighed
+    window = frames[:16]  # judged as it is measured
     expected = noisy_or(ensemble.measure(window[None]))
     torch.testing.assert_close(ensemble(window), expected.expand(16))
 

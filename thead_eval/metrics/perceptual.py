@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thead_eval import weights
-from thead_eval.features import efflite0_input, efflite0_network, full_precision, read_state
+from thead_eval.features import efflite_input, efflite_network, full_precision, read_state
 from thead_eval.types import CompareFunction, PixelMetric
 
 BATCH = 8  # frames of either side in memory at a time
@@ -25,10 +25,10 @@ def unit_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _load_perc_efflite0(device: torch.device) -> CompareFunction:
-    network: Any = efflite0_network().to(device).to(memory_format=torch.channels_last)  # Any: timm's own methods
+    network: Any = efflite_network(0).to(device).to(memory_format=torch.channels_last)  # Any: timm's own methods
 
     def stages(frames: Tensor) -> list[Tensor]:  # five, each the last before its size halves: 1/2 to 1/32
-        maps: list[Tensor] = network.forward_intermediates(efflite0_input(frames), intermediates_only=True)
+        maps: list[Tensor] = network.forward_intermediates(efflite_input(frames), intermediates_only=True)
         return maps
 
     def distance(fake: Tensor, real: Tensor) -> Tensor:
