@@ -241,6 +241,7 @@ def load_detector(name: str | Path, device: torch.device | str = "cpu") -> Detec
     Raises:
         CheckpointError: the file is no detector's.
         PluginError: no such name, or the plug-in is broken.
+        ConfigError: it is the name of a kind, which has to be trained.
     """
     device = torch.device(device)
     path, named = Path(name), isinstance(name, str) and name in plugins.available("detector")
@@ -248,6 +249,13 @@ def load_detector(name: str | Path, device: torch.device | str = "cpu") -> Detec
         return read_detector(path / "best.safetensors", device)
     if path.suffix == ".safetensors" and not named:
         return read_detector(path, device)
+    if not named and len(path.parts) > 1:
+        raise CheckpointError(f"there is no '{name}'; name a detector's file, or the folder of its training")
+    if not named and name in NETWORKS:
+        raise ConfigError(
+            f"'{name}' is a kind of detector, and has to be trained: by 'theval detect train --detector {name}', whose "
+            "folder is then to be named, or in 'theval detect eval' with --protocol"
+        )
     factory: Callable[[torch.device], Detector] = plugins.load("detector", str(name))
     return factory(device)
 

@@ -139,7 +139,8 @@ def open_scanner(name: str | Path, device: torch.device, rate: float | None) -> 
     if rate is not None and rate not in points:
         there = ", ".join(f"{own:g}" for own in sorted(points)) or "none"
         raise ConfigError(
-            f"the validation of detector '{detector.name}' was not enough for --fpr {rate:g}; there are: {there}"
+            f"the validation of detector '{detector.name}' was not enough for --fpr {rate:g}; there are: {there}; "
+            "for lower ones, train it with more people to validate on"
         )
     usual = USUAL_RATE if USUAL_RATE in points else min(points, default=USUAL_RATE)
     point = points.get(usual if rate is None else rate)
@@ -311,7 +312,10 @@ def _search_picture(path: Path, scanner: Scanner) -> _Found:
     tracks = [Track(0, face.points[None].numpy()) for face in faces if face.side >= SMALLEST]
     found = _Found(width, height, 0.0, 1, tracks, picture=photo)
     if tracks and scanner.window > 1:
-        reason = f"a picture is one frame, and detector '{scanner.note.name}' judges {scanner.window} in a row"
+        reason = (
+            f"a picture is one frame, and detector '{scanner.note.name}' judges {scanner.window} in a row; name one of "
+            "single frames, as 'theval detect train --detector probe' makes"
+        )
         return found._replace(outcome="too_short", reason=reason)
     if tracks:
         return found

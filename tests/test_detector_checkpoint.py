@@ -103,6 +103,10 @@ def test_what_is_no_detector(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, path, {"format": FORMAT, "detector": "efflite0", "network": "{}"})
     with pytest.raises(CheckpointError, match="that this theval cannot build"):
         load_detector(path)
+    with pytest.raises(CheckpointError, match="there is no 'detectors/mine'; name a detector's file"):
+        load_detector("detectors/mine")
+    with pytest.raises(ConfigError, match="'spectrum' is a kind of detector, and has to be trained: by 'theval detect"):
+        load_detector("spectrum")
     with pytest.raises(PluginError, match="no detector is named 'grian'; did you mean 'grain'"):
         load_detector("grian")
     with pytest.raises(ConfigError, match="no detector is named 'none'; there are: "):

@@ -170,6 +170,7 @@ def test_a_picture_is_one_frame(folder: Path) -> None:
     assert open_.low is not None and sure.low is not None and open_.low < sure.low < track.probability
     long = scan(folder / "hopper.png", scanner(Brightness(), window=8))
     assert (long.outcome, long.tracks) == ("too_short", ())
+    assert "judges 8 in a row; name one of single frames" in long.reason
 
 
 def test_a_probability_holds_its_interval_however_sure_the_detector_is() -> None:

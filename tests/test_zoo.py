@@ -36,7 +36,7 @@ from detectors.srm import Residual
 from detectors.stack import Stack
 from detectors.temporal import Thumbnails
 from thead_eval.cli import theval
-from thead_eval.errors import ConfigError, DatasetError, WeightsMissing
+from thead_eval.errors import CheckpointError, ConfigError, DatasetError, WeightsMissing
 from thead_eval.features import efflite_input, efflite_network
 from thead_eval.media import write_clip
 from thead_eval.synthetic import head_clip
@@ -426,8 +426,9 @@ def test_a_network_by_the_command(fakes: str, tmp_path: Path) -> None:
     config = tmp_path / "small.toml"
     config.write_text("[network]\nsize = 32\n[train]\nframes = 2\nvalidation_frames = 1\nbatch = 4\n")
     asked = ("--fakes", fakes, "--detector", "temporal", "--config", str(config), "--steps", "2", "--device", "cpu")
-    ending = detect_train(*asked, "-o", str(tmp_path / "run"))
-    assert ending["step"] == 2
+    ran = CliRunner().invoke(theval, ["detect", "train", "--json", *asked, "-o", str(tmp_path / "run")])
+    assert json.loads(ran.stdout)["step"] == 2
+    assert "too few clips to validate on: 5 real ones and 5 fakes show a false positive rate of 20 %" in ran.stderr
     assert (tmp_path / "run" / "best.safetensors").exists()
     with pytest.raises(ConfigError, match="--without warp: the fakes are of stripe"):
         detect_train(*asked, "--without", "warp", "-o", str(tmp_path / "other"))
@@ -438,6 +439,11 @@ def test_what_an_option_is_for(fakes: str, tmp_path: Path) -> None:
         detect_train("--fakes", fakes, "--detector", "spectrum", "--steps", "3", "-o", str(tmp_path / "a"))
     with pytest.raises(ConfigError, match="an ensemble of 0 detectors is none"):
         detect_train("--fakes", fakes, "--detector", "ensemble", "-o", str(tmp_path / "a"))
+    with pytest.raises(CheckpointError, match="there is no 'detectors/none'; name a detector's file"):
+        detect_train(
+            "--fakes", fakes, "--detector", "ensemble", "--member", "detectors/none", "-o", str(tmp_path / "b")
+        )
+    assert not (tmp_path / "b").exists()  # before anything is read
     shared = tmp_path / "shared"
     shutil.copytree(fakes, shared)
     shutil.copy(shared / "0.mkv", shared / "8.mkv")
