@@ -244,18 +244,19 @@ def load_detector(name: str | Path, device: torch.device | str = "cpu") -> Detec
         ConfigError: it is the name of a kind, which has to be trained.
     """
     device = torch.device(device)
-    path, named = Path(name), isinstance(name, str) and name in plugins.available("detector")
-    if path.is_dir() and not named:
-        return read_detector(path / "best.safetensors", device)
-    if path.suffix == ".safetensors" and not named:
-        return read_detector(path, device)
-    if not named and len(path.parts) > 1:
-        raise CheckpointError(f"there is no '{name}'; name a detector's file, or the folder of its training")
-    if not named and name in NETWORKS:
-        raise ConfigError(
-            f"'{name}' is a kind of detector, and has to be trained: by 'theval detect train --detector {name}', whose "
-            "folder is then to be named, or in 'theval detect eval' with --protocol"
-        )
+    if isinstance(name, Path) or name not in plugins.available("detector"):
+        path = Path(name)
+        if path.is_dir():
+            return read_detector(path / "best.safetensors", device)
+        if path.suffix == ".safetensors":
+            return read_detector(path, device)
+        if len(path.parts) > 1:
+            raise CheckpointError(f"there is no '{name}'; name a detector's file, or the folder of its training")
+        if name in NETWORKS:
+            raise ConfigError(
+                f"'{name}' is a kind of detector, and has to be trained: by 'theval detect train --detector {name}', "
+                "whose folder is then to be named, or in 'theval detect eval' with --protocol"
+            )
     factory: Callable[[torch.device], Detector] = plugins.load("detector", str(name))
     return factory(device)
 

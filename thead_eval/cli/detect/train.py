@@ -106,6 +106,9 @@ def command(
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells the precision that was asked for
     fabric = open_fabric(device or ("cuda" if torch.cuda.is_available() else "cpu"), recipe.train.precision)
     leads = fabric.global_rank == 0
+    fitted = hasattr(find_class(recipe.detector), "fits_on")
+    if fitted:
+        refuse(click.get_current_context(), ("steps", "hours", "batch", "precision", "resume"), "a network")
     if recipe.detector != "ensemble":
         refuse(click.get_current_context(), ("member",), "--detector ensemble")
     assembled = assemble(member) if recipe.detector == "ensemble" else None
@@ -125,8 +128,7 @@ def command(
                 leaky=leaky,
             )
         try:
-            if hasattr(find_class(recipe.detector), "fits_on"):
-                refuse(click.get_current_context(), ("steps", "hours", "batch", "precision", "resume"), "a network")
+            if fitted:
                 ending = fit(recipe, evidence, out, fabric.device, assembled=assembled, read=bars.read, say=bars.say)
             else:
                 ending = train(
