@@ -215,7 +215,9 @@ def read_detector(path: Path, device: torch.device) -> TrainedDetector:
         table = stored.tensors["calibration"].double().numpy()  # [1 + D, 2]
         points = [OperatingPoint(**row) for row in json.loads(metadata["operating_points"])]
     except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
-        detail = str(error).split("\n\t")[-1].strip()
+        detail = str(error)
+        if isinstance(error, RuntimeError):  # in which torch lists every tensor
+            detail = f"its weights are not those of '{metadata['detector']}' here"
         raise CheckpointError(
             f"'{path}' holds a detector that this theval cannot build ({detail}); train it anew, or use the theval "
             "that wrote it"

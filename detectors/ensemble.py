@@ -51,6 +51,7 @@ class Ensemble(nn.Module):
         """[T, M] each member's logits, weighed."""
         told = [self._ask(member, frames).float().to(frames.device) for member in self.members]
         logits = torch.stack(told, dim=1)
+        logits = torch.where(logits.isfinite(), logits, torch.nan)  # as `fit.weigh_members` takes it
         line = self.get_buffer("line")
         return logits * line[:, 0] + line[:, 1]
 

@@ -65,9 +65,7 @@ def fit(
         TrainingFailed: no member of an ensemble tells fakes from reals.
     """
     begin = time.monotonic()
-    path = out / "best.safetensors"
-    if path.exists():
-        raise RunError(f"'{out}' already holds a detector; name another folder with -o")
+    check_vacant(out)
     out.mkdir(parents=True, exist_ok=True)
     seen = Seen()
     kind: Any  # what checkpoint.NETWORKS says of fitted detectors
@@ -119,8 +117,19 @@ def fit(
     say(f"validation log-loss {result.score:.4f}, auc {result.values['auc']:.3f}, {failed} clips failed")
     seconds = time.monotonic() - begin
     more = {"steps": "0", "seconds": f"{seconds:.1f}", "evidence": evidence.sha256}
+    path = out / "best.safetensors"
     save_fitted(path, recipe.detector, recipe.network, kind, evidence, clips, result, asdict(recipe), more, seen)
     return Ending(0, seconds, None, result.score, 0)
+
+
+def check_vacant(out: Path) -> None:
+    """Whether nothing would be overwritten.
+
+    Raises:
+        RunError: `out` holds a detector.
+    """
+    if (out / "best.safetensors").exists():
+        raise RunError(f"'{out}' already holds a detector; name another folder with -o")
 
 
 def _fit_on_others(rule: Rule, learnt: Measured, blends: float, clips: Clips, held_out: Numbers) -> NDArray[np.float64]:

@@ -144,9 +144,8 @@ def train(
     config, device, leads = recipe.train, fabric.device, fabric.global_rank == 0
     if config.batch // 2 % fabric.world_size:
         raise ConfigError(f"a batch of {config.batch} cannot be shared by {fabric.world_size} processes in pairs")
+    check_resumable(out, resume)
     last = out / "last.safetensors"
-    if last.exists() and not resume:
-        raise RunError(f"'{out}' already holds a training; pass --resume to continue it, or another -o")
     state = new_state(recipe, device)
     if last.exists():
         load_state(last, state, recipe, evidence)
@@ -212,6 +211,16 @@ def train(
     if leads:
         journal.close()
     return _ending(state, stop if stop > 0 else None)
+
+
+def check_resumable(out: Path, resume: bool) -> None:
+    """Whether nothing would be overwritten.
+
+    Raises:
+        RunError: `out` holds a training that is not to be continued.
+    """
+    if (out / "last.safetensors").exists() and not resume:
+        raise RunError(f"'{out}' already holds a training; pass --resume to continue it, or another -o")
 
 
 def _is_over(state: State, config: TrainConfig, hours: float | None) -> bool:

@@ -17,7 +17,7 @@ from reports.runs import Run, metric_order, open_runs, shots_words
 from thead_eval import plugins, spotting
 from thead_eval.errors import PluginError, RunError
 from thead_eval.judging import Progress
-from thead_eval.results import Failure
+from thead_eval.results import Failure, duration
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _settings_of(run: Run) -> dict[str, str]:
     return {
         "command": " ".join(record.command),
         "started": record.started,
-        "took": _duration(record.seconds),
+        "took": duration(record.seconds),
         "device": record.device,
         "seed": str(record.seed),
         "python": record.python,
@@ -208,16 +208,6 @@ def _side_by_side(runs: Sequence[Run], own: dict[str, dict[str, str]]) -> list[t
     """A name and a text per run; an em dash where a run has none."""
     names = dict.fromkeys(name for run in runs for name in own[run.key])
     return [(name, tuple(own[run.key].get(name, "—") for run in runs)) for name in names]
-
-
-def _duration(seconds: float) -> str:
-    """'42 s', '3 min 20 s', '2 h 5 min'."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.0f} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _commands(text: str) -> Markup:

@@ -12,13 +12,15 @@ from click.testing import CliRunner
 from benchmarks.fakes import make_fakes
 from benchmarks.shots import ShotsConfig
 from tests.test_detection import item
-from thead_eval.audit import Audit, audit, shared_faces, shared_files, shared_identities, shared_recordings
+from thead_eval.audit import Audit, Leak, audit, shared_faces, shared_files, shared_identities, shared_recordings
 from thead_eval.cli import theval
+from thead_eval.cli.detect.audit import _print
 from thead_eval.cli.detect.leaks import check_leaks
 from thead_eval.data import open_dataset
 from thead_eval.errors import ConfigError
 from thead_eval.evidence import Evidence, read_evidence
 from thead_eval.media import write_clip
+from thead_eval.statistics import Interval
 from thead_eval.synthetic import head_clip
 from thead_eval.testing import make_dataset
 
@@ -105,7 +107,17 @@ def test_the_command_exits_1_where_something_is_found(folder: Path) -> None:
     assert json.loads(good.stdout)["leaks"] == []
     bad = CliRunner().invoke(theval, [*told[:3], *told[4:], "--fakes", str(folder / "theirs")])
     assert bad.exit_code == 1, bad.output
-    assert "coding" in bad.stdout and "1 leak found" in bad.stdout
+    assert "coding" in bad.stdout and "1 leak found." in bad.stdout
+
+
+def test_faces_that_are_only_alike_are_named_and_no_leak(capsys: pytest.CaptureFixture[str]) -> None:
+    none, doubt = Interval(None, None, None), Leak("face", "'a' and 'b' may be one person", ("a", "b"), certain=False)
+    found = Audit(2, 2, 2, (), (), none, (), (doubt, doubt))
+    assert not found.certain_leaks
+    _print(found, fair=True)
+    shown = capsys.readouterr().out
+    assert shown.count("'a' and 'b' may be one person") == 2
+    assert "No leak found; 2 pairs of people to look at." in shown
 
 
 def test_faces_are_measured_once(folder: Path, tmp_path: Path) -> None:

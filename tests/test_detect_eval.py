@@ -32,6 +32,7 @@ from detectors.checkpoint import identity_hash, save_detector
 from detectors.efflite0 import EfficientNetLite0
 from tests.conftest import SharedFolder
 from thead_eval.cli import theval
+from thead_eval.cli.detect.eval import _print_table
 from thead_eval.data import CLIP_SCHEMA, Split, open_dataset
 from thead_eval.detection import SCORES, Model, failures_of, measure_scores, read_scores
 from thead_eval.errors import ConfigError, RunError
@@ -364,6 +365,27 @@ def test_what_is_cheap_to_see_stands_beside_it(folder: Path, tmp_path: Path) -> 
     assert {m.labels["detector"] for m in rows if "level" in m.labels} == {"efflite0"}
 
 
+def test_a_note_names_whom_it_is_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def row(detector: str, note: str, metric: str = "tpr_at_5") -> Measurement:
+        labels = {"unit": "clip", "detector": detector, "protocol": "P1", "generator": "warp"}
+        return Measurement(
+            metric=metric,
+            value=None,
+            higher_is_better=True,
+            n_frames=4,
+            n_identities=2,
+            n_failed=0,
+            n_real=2,
+            n_fake=2,
+            labels=labels,
+            note=note,
+        )
+
+    _print_table([row("a", "too few"), row("b", "too few"), row("b", "raised", "auc")], tmp_path)
+    shown = capsys.readouterr().out
+    assert "tpr_at_5: too few" in shown and "auc of b: raised" in shown
+
+
 def test_a_baseline_needs_people_of_its_own(evidence: Evidence) -> None:
     assert teaches(evidence, ("train", "val", "test"))
     assert {item.split for item in known_to(evidence).items} == {"train", "val"}
@@ -379,6 +401,11 @@ def test_what_is_fitted_at_once_is_fitted_once(folder: Path, tmp_path: Path) -> 
     made = tmp_path / "run" / "trainings" / "spectrum" / "all generators" / "best.safetensors"
     assert made.exists()
     assert any(m.labels["detector"] == "spectrum" for m in read_measurements(tmp_path / "run"))
+    alone = called(*told[:-1], tmp_path / "alone", "--detector", "spectrum", "--protocol", "P1", "--without", "copy")
+    assert alone.exit_code == 0, alone.output
+    assert {m.labels["generator"] for m in read_measurements(tmp_path / "alone")} == {"warp"}
+    wrong = called(*told[:-1], tmp_path / "wrong", "--detector", "spectrum", "--protocol", "P1", "--without", "dye")
+    assert isinstance(wrong.exception, ConfigError) and "--without dye" in str(wrong.exception)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner
 from hatchling.builders.wheel import WheelBuilder
 
+from detectors.checkpoint import NETWORKS
 from thead_eval import plugins
 from thead_eval.cli.generate import command as generate
 from thead_eval.cli.list import Entry, command, entries
@@ -86,6 +87,16 @@ def test_an_unknown_name_gets_the_nearest() -> None:
         plugins.load("generator", "xyz")
     with pytest.raises(PluginError, match="no feature network is named 'efflite1'; did you mean 'efflite0'"):
         plugins.load("features", "efflite1")
+
+
+def test_the_kinds_to_train_are_listed_beside_the_detectors() -> None:
+    for arguments in ([], ["detector"]):
+        shown = CliRunner(env={"COLUMNS": "200"}).invoke(command, arguments).output
+        assert "Kinds of detectors that 'theval detect train' trains" in shown and "timm:NAME\n    Any network" in shown
+    assert "timm:NAME" not in CliRunner().invoke(command, ["metric"]).output
+    rows = json.loads(CliRunner().invoke(command, ["--json"]).stdout)
+    kinds = {row["name"] for row in rows if row["kind"] == "detector to train"}
+    assert kinds == NETWORKS.keys() - {"timm"} | {"timm:NAME"}
 
 
 # Those of others. The first is the example that docs/plugins.md gives.

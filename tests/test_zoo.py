@@ -36,7 +36,7 @@ from detectors.srm import Residual
 from detectors.stack import Stack
 from detectors.temporal import Thumbnails
 from thead_eval.cli import theval
-from thead_eval.errors import CheckpointError, ConfigError, DatasetError, WeightsMissing
+from thead_eval.errors import CheckpointError, ConfigError, DatasetError, RunError, WeightsMissing
 from thead_eval.features import efflite_input, efflite_network
 from thead_eval.media import write_clip
 from thead_eval.synthetic import head_clip
@@ -380,6 +380,8 @@ def test_a_spectrum_and_an_ensemble_by_the_command(fakes: str, tmp_path: Path) -
     spectrum = tmp_path / "spectrum"
     ending = detect_train("--fakes", fakes, "--detector", "spectrum", "--config", str(config), "-o", str(spectrum))
     assert ending["best"] < 0.5 and ending["signal"] is None
+    with pytest.raises(RunError, match="already holds a detector"):
+        detect_train("--fakes", "nowhere", "--detector", "spectrum", "-o", str(spectrum))  # before anything is read
     detector = load_detector(spectrum)
     assert isinstance(detector, TrainedDetector)
     assert detector.generators == ("stripe",)
@@ -432,6 +434,10 @@ def test_a_network_by_the_command(fakes: str, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "best.safetensors").exists()
     with pytest.raises(ConfigError, match="--without warp: the fakes are of stripe"):
         detect_train(*asked, "--without", "warp", "-o", str(tmp_path / "other"))
+    assert "to learn from: 4 people, 4 real clips, 4 fakes of stripe" in ran.stderr
+    told = CliRunner().invoke(theval, ["detect", "train", *asked, "-o", str(tmp_path / "run")])
+    assert isinstance(told.exception, RunError) and "pass --resume" in str(told.exception)
+    assert "to learn from" not in told.stderr  # said before anything is read
 
 
 def test_what_an_option_is_for(fakes: str, tmp_path: Path) -> None:

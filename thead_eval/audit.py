@@ -67,6 +67,11 @@ class Audit:
     tells: tuple[Tell, ...]  # the most telling first
     leaks: tuple[Leak, ...]
 
+    @property
+    def certain_leaks(self) -> tuple[Leak, ...]:
+        """Those that are no chance likeness of two faces."""
+        return tuple(leak for leak in self.leaks if leak.certain)
+
 
 def audit(
     evidence: Evidence, seed: int, progress: Progress, *, faces: Evidence | None, kept: Path | None = None

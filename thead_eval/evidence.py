@@ -20,7 +20,7 @@ from torch import Tensor
 from thead_eval import pictures
 from thead_eval.data import Dataset, Split, decode_jpeg, open_dataset
 from thead_eval.errors import DatasetError
-from thead_eval.judging import count_frames
+from thead_eval.judging import Progress, count_frames
 from thead_eval.manifest import COLUMNS, ManifestRow, read_manifest
 from thead_eval.manifest import NAME as MANIFEST
 from thead_eval.media import iter_frames, probe_video
@@ -178,7 +178,13 @@ def alike(frames: Tensor, size: int, quality: int = QUALITY) -> Tensor:
     return torch.stack(shown) if shown else torch.empty(0, 3, SIDE, SIDE, dtype=torch.uint8)
 
 
-def read_evidence(dataset: Dataset | None, fakes: Sequence[Path], *, whole: bool = True) -> Evidence:
+def read_evidence(
+    dataset: Dataset | None,
+    fakes: Sequence[Path],
+    *,
+    whole: bool = True,
+    progress: Progress = lambda what, done, of: None,
+) -> Evidence:
     """Real clips of a dataset, and clips of other folders, in the order in which they are named.
 
     A folder is one that 'theval generate --data' made, where the real frames that each fake reproduces count too; or a
@@ -190,6 +196,7 @@ def read_evidence(dataset: Dataset | None, fakes: Sequence[Path], *, whole: bool
         dataset: Its real clips.
         fakes: Folders.
         whole: All clips of the dataset, from which there is more to learn; without, see `Evidence.judged`.
+        progress: Told after each file of a folder: where no manifest knows them, they are hashed and counted.
 
     Raises:
         DatasetError: a folder is missing, unreadable or holds nothing, two items share an id, or one is no head crop.
@@ -207,7 +214,7 @@ def read_evidence(dataset: Dataset | None, fakes: Sequence[Path], *, whole: bool
         if (folder / "dataset.json").exists():
             added += _dataset_items(open_dataset(folder), f"{folder.name}/")
         else:
-            added += _folder_items(folder)
+            added += _folder_items(folder, progress)
     items += [replace(item, split=known.get(item.identity, item.split)) for item in added]
     if not items:
         raise DatasetError("there is neither a real clip nor a fake; give --data DATASET, and --fakes FOLDER")
@@ -244,7 +251,7 @@ def _dataset_items(dataset: Dataset, prefix: str) -> Iterator[Item]:
         )
 
 
-def _folder_items(folder: Path) -> Iterator[Item]:
+def _folder_items(folder: Path, progress: Progress) -> Iterator[Item]:
     """Videos of head crops, with what a manifest says of them."""
     manifest = folder / MANIFEST
     heading = manifest.read_text(encoding="utf-8-sig").partition("\n")[0].strip() if manifest.exists() else ""
@@ -258,7 +265,7 @@ def _folder_items(folder: Path) -> Iterator[Item]:
             f"'{folder}' holds a folder 'real', and nothing says what in it is real; write '{manifest}' with "
             "the columns file,identity,label"
         )
-    for source in found.sources:
+    for done, source in enumerate(found.sources, 1):
         path = folder / source.file
         info = probe_video(path)
         if info.width != info.height:
@@ -285,6 +292,7 @@ def _folder_items(folder: Path) -> Iterator[Item]:
             clip="",
             sha256=sha256,
         )
+        progress(folder.name, done, len(found.sources))
 
 
 def _read_file(item: Item, indices: Sequence[int]) -> Tensor:

@@ -61,6 +61,16 @@ def direction(higher_is_better: bool | None) -> str:
     return {True: "higher", False: "lower", None: "nearer to 0"}[higher_is_better]
 
 
+def duration(seconds: float) -> str:
+    """'42 s', '3 min 20 s', '2 h 5 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 class Failure(BaseModel):
     """Something that could not be made or judged, and why."""
 

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 from dataclasses import dataclass
+from importlib import import_module
 from typing import get_args
 
 import click
@@ -15,11 +16,13 @@ from thead_eval.cli.console import results_console
 from thead_eval.errors import ThevalError
 from thead_eval.plugins import Kind
 
-HEADINGS: dict[Kind, str] = {
+TO_TRAIN = "detector to train"
+HEADINGS: dict[str, str] = {
     "metric": "Metrics",
     "features": "Feature networks",
     "generator": "Generators",
     "detector": "Detectors",
+    TO_TRAIN: "Kinds of detectors that 'theval detect train' trains",
 }
 
 
@@ -27,7 +30,7 @@ HEADINGS: dict[Kind, str] = {
 class Entry:
     """One name, with what it is, or why it cannot be had."""
 
-    kind: Kind
+    kind: str  # one of HEADINGS
     name: str
     package: str
     target: str  # "module:attribute"
@@ -46,7 +49,7 @@ def command(kind: Kind | None, as_json: bool) -> None:
     """Metrics, feature networks, generators and detectors by name, ours and those of other packages.
 
     A metric's name fixes its every setting; the summary says which. A plug-in that fails to import is shown with its
-    reason.
+    reason. Beside detectors that can be used stand the kinds that can be trained, in --json as "detector to train".
 
     \b
     Examples:
@@ -56,11 +59,13 @@ def command(kind: Kind | None, as_json: bool) -> None:
     """
     kinds: tuple[Kind, ...] = (kind,) if kind else get_args(Kind)
     found = [entry for each in kinds for entry in entries(each)]
+    if "detector" in kinds:
+        found += kinds_to_train()
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(entry) for entry in found], indent=1))
         return
     console = results_console(highlight=False)
-    for each in kinds:
+    for each in (*kinds, TO_TRAIN) if "detector" in kinds else kinds:
         console.print(f"[bold underline]{HEADINGS[each]}[/]")
         shown = [entry for entry in found if entry.kind == each]
         for entry in shown:
@@ -93,6 +98,22 @@ def entries(kind: Kind) -> list[Entry]:
     return [entry_of(kind, origin) for origin in plugins.available(kind).values()]
 
 
+def kinds_to_train() -> list[Entry]:
+    """What 'theval detect train --detector' takes: a kind is a file, which says what it is."""
+    from detectors.checkpoint import NETWORKS
+
+    kinds = []
+    for name, target in NETWORKS.items():
+        summary = _summary(import_module(target.partition(":")[0]))
+        kinds.append(Entry(TO_TRAIN, "timm:NAME" if name == "timm" else name, "theval", target, summary))
+    return kinds
+
+
+def _summary(value: object) -> str:
+    """The first line of its docstring."""
+    return (inspect.getdoc(value) or "").partition("\n")[0]
+
+
 def entry_of(kind: Kind, origin: plugins.Origin) -> Entry:
     """What one name is; imports it."""
     from thead_eval.types import FeatureMetric, FeatureNetwork, PixelMetric, SetMetric  # imports torch
@@ -109,7 +130,7 @@ def entry_of(kind: Kind, origin: plugins.Origin) -> Entry:
                 needed = tuple(dict.fromkeys(name for network in networks for name in network.weights))
                 entry = dataclasses.replace(entry, summary=value.summary, features=features, weights=needed)
             case _:  # a factory: its docstring says what it makes
-                entry = dataclasses.replace(entry, summary=(inspect.getdoc(value) or "").partition("\n")[0])
+                entry = dataclasses.replace(entry, summary=_summary(value))
         if kind == "metric":
             entry = dataclasses.replace(entry, unit=value.unit, higher_is_better=value.higher_is_better)
     except ThevalError as error:

@@ -1,8 +1,14 @@
 """What the options of several verbs mean."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from thead_eval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from thead_eval.evidence import Evidence
 
 
 def numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -35,6 +41,19 @@ def refuse(ctx: click.Context, names: tuple[str, ...], needed: str) -> None:
         given = ctx.get_parameter_source(str(parameter.name)) == click.core.ParameterSource.COMMANDLINE
         if parameter.name in names and given:
             raise ConfigError(f"{parameter.opts[0]} means something only with {needed}; leave it out, or name those")
+
+
+def without_generators(evidence: "Evidence", names: Sequence[str]) -> "Evidence":
+    """All but the fakes of these generators, of `--without`.
+
+    Raises:
+        ConfigError: there are none of one of them.
+    """
+    if unknown := set(names) - set(evidence.generators):
+        raise ConfigError(
+            f"--without {min(unknown)}: the fakes are of {', '.join(evidence.generators)}; name one of them"
+        )
+    return evidence.without(names)
 
 
 def check_device(device: str) -> None:

@@ -55,19 +55,25 @@ def training_bars(shown: bool) -> Iterator[TrainingBars]:
         TextColumn("{task.fields[pace]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=console) as bars:
-        known: dict[str, TaskID] = {}
-        first: list[Status] = []
+    bars = Progress(*columns, console=console)
+    known: dict[str, TaskID] = {}
+    first: list[Status] = []
 
-        def read(what: str, done: int, total: int, pace: str = "") -> None:
-            if what not in known:
-                known[what] = bars.add_task(what, total=total, pace="")
-            bars.update(known[what], completed=done, total=total, pace=pace)
+    def read(what: str, done: int, total: int, pace: str = "") -> None:
+        if not known:  # not before, as above
+            bars.start()
+        if what not in known:
+            known[what] = bars.add_task(what, total=total, pace="")
+        bars.update(known[what], completed=done, total=total, pace=pace)
 
-        def tell(status: "Status") -> None:
-            first.append(status) if not first else None
-            made = status.step - first[0].step
-            pace = f"{(status.seconds - first[0].seconds) / made:.2f} s a step" if made else ""
-            read("training", status.step, status.steps, pace)
+    def tell(status: "Status") -> None:
+        first.append(status) if not first else None
+        made = status.step - first[0].step
+        pace = f"{(status.seconds - first[0].seconds) / made:.2f} s a step" if made else ""
+        read("training", status.step, status.steps, pace)
 
+    try:
         yield TrainingBars(tell, read, lambda line: console.print(line, highlight=False, markup=False))
+    finally:
+        if known:
+            bars.stop()

@@ -88,6 +88,7 @@ def command(
     from thead_eval.cli.progress import training_bars
     from thead_eval.data import open_dataset
     from thead_eval.errors import TrainingFailed
+    from thead_eval.results import duration
     from thead_eval.training import open_fabric
 
     asked = {"steps": steps, "shots": shots, "batch": batch, "seed": seed, "precision": precision}
@@ -112,7 +113,7 @@ def command(
         click.echo(json.dumps(ending._asdict(), indent=1))
     elif leads:
         best = f"; best at step {ending.best_step}, score {ending.best:.4f}" if ending.best_step else ""
-        click.echo(f"step {ending.step}, {ending.seconds / 3600:.2f} hours{best}: '{out}'")
+        click.echo(f"step {ending.step}, {duration(ending.seconds)}{best}: '{out}'")
     if ending.signal is not None:
         if leads:
             click.echo("stopped and saved; the same command with --resume continues", err=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from thead_eval.cli.options import check_device, numbers, refuse
+from thead_eval.cli.options import check_device, numbers, refuse, without_generators
 from thead_eval.errors import ConfigError, DatasetError, MediaError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ SETTINGS = "evidence protocols folds frames known_fakes draws seed split recipe"
 @click.command(short_help="Judge detectors: seen and unseen generators, strength, calibration.")
 @click.option("--data", type=click.Path(path_type=str), help="A prepared dataset, for its real clips.")
 @click.option("--fakes", multiple=True, type=click.Path(path_type=Path), help="A folder of fakes; again for each more.")
+@click.option("--without", multiple=True, help="A generator whose fakes are left out; again for each more.")
 @click.option("--detector", "detectors", multiple=True, help="A name, file or training folder; again for each more.")
 @click.option("--protocol", "protocols", multiple=True, help="Train for it: P1, P2, P3, k-shot; again for each more.")
 @click.option(
@@ -66,6 +67,7 @@ SETTINGS = "evidence protocols folds frames known_fakes draws seed split recipe"
 def command(
     data: str | None,
     fakes: tuple[Path, ...],
+    without: tuple[str, ...],
     detectors: tuple[str, ...],
     protocols: tuple[str, ...],
     folds: int | None,
@@ -151,10 +153,12 @@ def command(
     if not protocols:
         refuse(click.get_current_context(), ("recipe", "folds", "leaky", "no_faces"), "a --protocol")
     dataset = open_dataset(data) if data else None
-    evidence = read_evidence(dataset, fakes)
+    with progress_bars() as progress:
+        evidence = without_generators(read_evidence(dataset, fakes, progress=progress), without)
     collections = _collections(evidence, dataset, fakes)
     config: dict[str, Any] = {  # Any: JSON
         "evidence": evidence.sha256,
+        "without": list(without),
         "detectors": list(detectors),
         "protocols": list(protocols),
         "folds": folds,
@@ -393,16 +397,19 @@ def _print_table(measurements: Sequence["Measurement"], run: Path) -> None:
         table.add_column(heading)
     for heading in ("real+fake", *metrics):
         table.add_column(heading, justify="right")
-    notes: dict[str, set[str]] = {}
+    notes: dict[str, dict[str, set[str]]] = {}  # by what is said, of which detectors, and of which of their numbers
     for place, row in rows.items():
         any_of_it = next(iter(row.values()))
         table.add_row(*place, f"{any_of_it.n_real}+{any_of_it.n_fake}", *(_cell(row.get(name)) for name in metrics))
         for m in row.values():
             if m.note and m.metric in COLUMNS:
-                notes.setdefault(m.note, set()).add(m.metric)
+                notes.setdefault(m.note, {}).setdefault(m.labels["detector"], set()).add(m.metric)
     console.print(table)
-    for note, named in notes.items():
-        console.print(f"{', '.join(sorted(named))}: {note}", style="yellow", highlight=False, markup=False)
+    everyone = {m.labels["detector"] for row in rows.values() for m in row.values()}
+    for note, of_detectors in notes.items():
+        whose = "" if of_detectors.keys() == everyone else f" of {', '.join(sorted(of_detectors))}"
+        named = ", ".join(sorted(set().union(*of_detectors.values())))
+        console.print(f"{named}{whose}: {note}", style="yellow", highlight=False, markup=False)
     if not rows:
         console.print("No fakes of which a detector has not learnt; name others with --fakes.", style="yellow")
     console.print(f"Next: theval report {run} -o report.html", highlight=False)

@@ -4,8 +4,12 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from thead_eval.evidence import Evidence
 
 
 @click.command("train")
@@ -84,40 +88,38 @@ def command(
 
     from detectors.checkpoint import find_class, read_detector
     from detectors.ensemble import assemble
-    from detectors.fit import fit
+    from detectors.fit import check_vacant, fit
     from detectors.recipe import read_recipe
-    from detectors.train import train
+    from detectors.train import check_resumable, train
     from thead_eval.cli.detect.leaks import check_leaks
-    from thead_eval.cli.options import refuse
+    from thead_eval.cli.options import refuse, without_generators
     from thead_eval.cli.progress import training_bars
     from thead_eval.data import open_dataset
-    from thead_eval.errors import ConfigError, TrainingFailed
+    from thead_eval.errors import TrainingFailed
     from thead_eval.evidence import read_evidence
+    from thead_eval.results import duration
     from thead_eval.training import open_fabric
 
     asked = {"steps": steps, "batch": batch, "seed": seed, "precision": precision}
     recipe = read_recipe(detector, config, {key: value for key, value in asked.items() if value is not None})
-    evidence = read_evidence(open_dataset(data) if data else None, fakes)
-    if unknown := set(without) - set(evidence.generators):
-        raise ConfigError(
-            f"--without {min(unknown)}: the fakes are of {', '.join(evidence.generators)}; name one of them"
-        )
-    evidence = evidence.without(without)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells the precision that was asked for
     fabric = open_fabric(device or ("cuda" if torch.cuda.is_available() else "cpu"), recipe.train.precision)
     leads = fabric.global_rank == 0
     fitted = hasattr(find_class(recipe.detector), "fits_on")
     if fitted:
         refuse(click.get_current_context(), ("steps", "hours", "batch", "precision", "resume"), "a network")
+        check_vacant(out)
+    else:
+        check_resumable(out, resume)
     if recipe.detector != "ensemble":
         refuse(click.get_current_context(), ("member",), "--detector ensemble")
     assembled = assemble(member) if recipe.detector == "ensemble" else None
+    dataset = open_dataset(data) if data else None
     with training_bars(leads) as bars:
+        evidence = without_generators(read_evidence(dataset, fakes, progress=bars.read), without)
         if leads:
             for own, purpose in ((evidence.of("train"), "learn from"), (evidence.of("val"), "validate on")):
-                reals = sum(item.label == "real" for item in own.items)
-                of = f" of {', '.join(own.generators)}" if own.generators else ""
-                bars.say(f"to {purpose}: {reals} real clips, {len(own.items) - reals} fakes{of}")
+                bars.say(f"to {purpose}: {describe(own)}")
             check_leaks(
                 evidence,
                 recipe.train.seed,
@@ -157,8 +159,20 @@ def command(
         made = f"step {ending.step}, " if ending.step else ""
         best = f"; best at step {ending.best_step}" if ending.best_step else ""
         loss = f", validation log-loss {ending.best:.4f}" if math.isfinite(ending.best) else ""
-        click.echo(f"{made}{ending.seconds / 3600:.2f} hours{best}{loss}: '{out}'")
+        click.echo(f"{made}{duration(ending.seconds)}{best}{loss}: '{out}'")
     if ending.signal is not None:
         if leads:
             click.echo("stopped and saved; the same command with --resume continues", err=True)
         sys.exit(128 + ending.signal)
+
+
+def describe(evidence: "Evidence") -> str:
+    """How many clips there are, those apart that are parts of others."""
+    reals = [item for item in evidence.items if item.label == "real"]
+    whole = {(item.identity, item.source) for item in reals if item.clip}
+    parts = sum(not item.clip and (item.identity, item.source) in whole for item in reals)
+    people = len({item.identity for item in evidence.items})
+    texts = [f"{people} people", f"{len(reals) - parts} real clips"]
+    texts += [f"{parts} parts of these that fakes reproduce"] if parts else []
+    of = f" of {', '.join(evidence.generators)}" if evidence.generators else ""
+    return f"{', '.join(texts)}, {len(evidence.items) - len(reals)} fakes{of}"
