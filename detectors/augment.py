@@ -35,6 +35,7 @@ class Augmentation:
     blur_to: float = 1.5  # standard deviation in pixels of 224, at most
     noise: float = 0.2
     noise_to: float = 8.0  # standard deviation in levels, at most
+    noise_late: float = 0.0  # the part of it that comes after all coding, as of a player or an editor
     resize: float = 0.3  # made smaller, and large again
     resize_to: float = 0.4  # of the side, at least
     h264: float = 0.1
@@ -43,7 +44,7 @@ class Augmentation:
     quality: tuple[int, int] = (40, 95)
 
     def __post_init__(self) -> None:
-        for name in ("flip", "crop", "colour", "blur", "noise", "resize", "h264", "jpeg"):
+        for name in ("flip", "crop", "colour", "blur", "noise", "resize", "noise_late", "h264", "jpeg"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"augmentation {name} = {getattr(self, name)} is not a part of the samples, 0 to 1")
         for name in ("smallest", "resize_to"):
@@ -60,6 +61,26 @@ class Augmentation:
                 )
 
 
+# What may have happened to a video before a detector sees it, and must not be what a fake is known by: it was filmed in
+# another light, cut out elsewhere, sent on, and played by what adds noise.
+SENT_ON = Augmentation(
+    crop=0.5,
+    colour=0.4,
+    colour_by=0.4,
+    blur=0.25,
+    blur_to=4.0,
+    noise=0.4,
+    noise_to=12.0,
+    noise_late=0.75,
+    resize=0.3,
+    resize_to=0.25,
+    h264=1.0,
+    crf=(18, 40),
+    jpeg=0.3,
+    quality=(20, 95),
+)
+
+
 class Change(NamedTuple):
     """What was drawn for one sample; None is not done."""
 
@@ -67,7 +88,7 @@ class Change(NamedTuple):
     box: tuple[float, float, float, float] | None  # the part that is seen: x0, y0, x1, y1, parts of the side
     colours: NDArray[np.uint8] | None  # [256, 1, 3] what each value of each channel becomes
     blur: float | None  # pixels
-    noise: tuple[float, int] | None  # levels, seed
+    noise: tuple[float, int, bool] | None  # levels, seed, whether after all coding
     resize: float | None  # part of the side
     crf: int | None
     quality: int | None
@@ -93,19 +114,23 @@ def draw_change(draw: np.random.Generator, by: Augmentation) -> Change:
     if draw.random() < by.blur:
         blur = float(draw.uniform(0.3, max(by.blur_to, 0.3)))
     if draw.random() < by.noise:
-        noise = (float(draw.uniform(0, by.noise_to)), int(draw.integers(2**31)))
+        noise = (float(draw.uniform(0, by.noise_to)), int(draw.integers(2**31)), False)
     if draw.random() < by.resize:
         resize = float(draw.uniform(by.resize_to, 1))
     if draw.random() < by.h264:
         crf = int(draw.integers(by.crf[0], by.crf[1] + 1))
     if draw.random() < by.jpeg:
         quality = int(draw.integers(by.quality[0], by.quality[1] + 1))
+    # Drawn last, and only where it is asked for: without, samples are what they were before there was late noise.
+    if noise is not None and by.noise_late and draw.random() < by.noise_late:
+        noise = (*noise[:2], True)
     return Change(flip, box, colours, blur, noise, resize, crf, quality)
 
 
 def change(frames: Sequence[Picture], by: Change, size: int) -> list[Picture]:
-    """The frames [S, S, 3] as changed, [size, size, 3], in the order in which a camera and a network change them."""
-    noise = None if by.noise is None else np.random.default_rng(by.noise[1])
+    """The frames [S, S, 3] as changed, [size, size, 3], in the order of camera, network and player."""
+    levels, seed, late = by.noise or (0.0, 0, False)
+    noise = np.random.default_rng(seed)
     changed = []
     for frame in frames:
         picture = frame
@@ -120,9 +145,8 @@ def change(frames: Sequence[Picture], by: Change, size: int) -> list[Picture]:
             picture = cv2.LUT(picture, by.colours)  # type: ignore[assignment]  # the stubs know any array
         if by.blur is not None:
             picture = cv2.GaussianBlur(picture, (0, 0), by.blur * side / 224)  # type: ignore[assignment]
-        if by.noise is not None and noise is not None:
-            grain = noise.standard_normal(picture.shape, np.float32) * np.float32(by.noise[0])
-            picture = (picture + grain).round().clip(0, 255).astype(np.uint8)
+        if levels and not late:
+            picture = _noisy(picture, levels, noise)
         if by.resize is not None:
             small = round(by.resize * side)
             shrunk = Image.fromarray(picture).resize((small, small), Image.Resampling.BILINEAR)
@@ -132,7 +156,14 @@ def change(frames: Sequence[Picture], by: Change, size: int) -> list[Picture]:
         changed = through_h264(changed, by.crf)
     if by.quality is not None:
         changed = [through_jpeg(picture, by.quality) for picture in changed]
+    if late:
+        changed = [_noisy(picture, levels, noise) for picture in changed]
     return [shrink(picture, size) for picture in changed]
+
+
+def _noisy(picture: Picture, levels: float, noise: np.random.Generator) -> Picture:
+    grain = noise.standard_normal(picture.shape, np.float32) * np.float32(levels)
+    return (picture + grain).round().clip(0, 255).astype(np.uint8)
 
 
 def shrink(picture: Picture, size: int) -> Picture:

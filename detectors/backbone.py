@@ -1,4 +1,4 @@
-"""Any network of timm as a detector of single frames: `timm:NAME`, and the field's usual one, Xception."""
+"""Any network of timm as a detector of single frames."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -77,10 +77,3 @@ class Backbone(nn.Module):
         """Float [B, 3, size, size] as the network sees them to logits [B]."""
         logits: Tensor = self.head(self.network(x.contiguous(memory_format=torch.channels_last)))[:, 0].float()
         return logits
-
-
-class Xception(Backbone):
-    """Xception (Chollet 2017), which FaceForensics++ made the field's baseline; PyPI carries no weights of it."""
-
-    def __init__(self, size: int = 224, weights: str = "") -> None:
-        super().__init__("legacy_xception", size, weights)

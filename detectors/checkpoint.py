@@ -38,7 +38,7 @@ NETWORKS = {
     "srm": "detectors.srm:Residual",
     "freq": "detectors.freq:Frequency",
     "temporal": "detectors.temporal:Thumbnails",
-    "xception": "detectors.backbone:Xception",
+    "xception": "detectors.xception:Xception",
     "timm": "detectors.backbone:Backbone",
     "spectrum": "detectors.spectrum:Spectrum",
     "landmarks": "detectors.landmarks:Motion",

@@ -6,6 +6,7 @@ RUN/measured/          what was measured, a file a clip; may be deleted
 """
 
 import copy
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -117,6 +118,8 @@ def fit(
     say(f"validation log-loss {result.score:.4f}, auc {result.values['auc']:.3f}, {failed} clips failed")
     seconds = time.monotonic() - begin
     more = {"steps": "0", "seconds": f"{seconds:.1f}", "evidence": evidence.sha256}
+    if hasattr(kind, "changes"):
+        more["changes"] = json.dumps(asdict(kind.changes))  # its own, not the recipe's
     path = out / "best.safetensors"
     save_fitted(path, recipe.detector, recipe.network, kind, evidence, clips, result, asdict(recipe), more, seen)
     return Ending(0, seconds, None, result.score, 0)

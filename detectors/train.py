@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from detectors.augment import Augmentation
 from detectors.checkpoint import Seen, build, identity_hash, save_detector
 from detectors.exam import Clips, Exam, Result, examined, prepare_exam, set_verdicts, sit, warn_of_blends
 from detectors.recipe import Recipe, TrainConfig
@@ -217,10 +218,13 @@ def check_resumable(out: Path, resume: bool) -> None:
     """Whether nothing would be overwritten.
 
     Raises:
-        RunError: `out` holds a training that is not to be continued.
+        RunError: `out` holds a training that is not to be continued, or a detector that was fitted.
     """
-    if (out / "last.safetensors").exists() and not resume:
-        raise RunError(f"'{out}' already holds a training; pass --resume to continue it, or another -o")
+    if (out / "last.safetensors").exists():
+        if not resume:
+            raise RunError(f"'{out}' already holds a training; pass --resume to continue it, or another -o")
+    elif (out / "best.safetensors").exists():
+        raise RunError(f"'{out}' already holds a detector; name another folder with -o")
 
 
 def _is_over(state: State, config: TrainConfig, hours: float | None) -> bool:
@@ -305,6 +309,8 @@ def load_state(path: Path, state: State, recipe: Recipe, evidence: Evidence) -> 
     if stored.metadata["evidence"] != evidence.sha256:
         raise RunError(f"'{path}' learnt from other clips; give the same --data and --fakes, or another folder with -o")
     was, now = json.loads(stored.metadata["recipe"]), json.loads(json.dumps(asdict(recipe)))
+    for section, config in (("train", TrainConfig()), ("augmentation", Augmentation())):
+        was[section] = json.loads(json.dumps(asdict(config))) | was[section]  # a setting that is newer than the file
     for section in ("detector", "network", "train", "augmentation"):
         before, after = ({"": it[section]} if section == "detector" else it[section] for it in (was, now))
         for key in after:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from benchmarks.fakes import make_fakes
 from benchmarks.shots import ShotsConfig
 from tests.test_detection import item
-from thead_eval.audit import Audit, Leak, audit, shared_faces, shared_files, shared_identities, shared_recordings
+from thead_eval.audit import Audit, audit, shared_faces, shared_files, shared_identities, shared_recordings
 from thead_eval.cli import theval
 from thead_eval.cli.detect.audit import _print
 from thead_eval.cli.detect.leaks import check_leaks
@@ -20,8 +20,8 @@ from thead_eval.data import open_dataset
 from thead_eval.errors import ConfigError
 from thead_eval.evidence import Evidence, read_evidence
 from thead_eval.media import write_clip
-from thead_eval.statistics import Interval
 from thead_eval.synthetic import head_clip
+from thead_eval.tensors import read_tensors, write_tensors
 from thead_eval.testing import make_dataset
 
 
@@ -110,14 +110,22 @@ def test_the_command_exits_1_where_something_is_found(folder: Path) -> None:
     assert "coding" in bad.stdout and "1 leak found." in bad.stdout
 
 
-def test_faces_that_are_only_alike_are_named_and_no_leak(capsys: pytest.CaptureFixture[str]) -> None:
-    none, doubt = Interval(None, None, None), Leak("face", "'a' and 'b' may be one person", ("a", "b"), certain=False)
-    found = Audit(2, 2, 2, (), (), none, (), (doubt, doubt))
-    assert not found.certain_leaks
-    _print(found, fair=True)
-    shown = capsys.readouterr().out
-    assert shown.count("'a' and 'b' may be one person") == 2
-    assert "No leak found; 2 pairs of people to look at." in shown
+def test_faces_that_are_only_alike_are_named_and_no_leak(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evidence = read_evidence(open_dataset(folder / "data"), [])
+    few = [each for each in evidence.items if each.identity in ("head0000", "head0001")]
+    pair = Evidence((replace(few[0], split="train"), replace(few[1], split="val")), evidence.size)
+    kept = tmp_path / "faces.safetensors"
+    audit(pair, 0, quiet, faces=pair, kept=kept)
+    stored = read_tensors(kept, "theval detect train")
+    for apart, leaks, doubts in ((0.1, 1, 0), (0.3, 0, 1), (0.5, 0, 0)):
+        near = torch.full((128,), apart / 128**0.5)
+        write_tensors(kept, {"head0000": torch.zeros(128), "head0001": near}, stored.metadata)
+        found = audit(pair, 0, quiet, faces=pair, kept=kept)
+        assert (len(found.leaks), len(found.doubts)) == (leaks, doubts)
+        _print(found, fair=True)
+        assert ("1 pair of people to look at" in capsys.readouterr().out) == bool(doubts)
 
 
 def test_faces_are_measured_once(folder: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from thead_eval.evidence import SIDE, Evidence, read_evidence
 from thead_eval.media import write_clip
 from thead_eval.pictures import through_h264
 from thead_eval.synthetic import head_clip
+from thead_eval.tensors import read_tensors, write_tensors
 from thead_eval.training import Status, open_fabric
 from thead_eval.types import Clip
 
@@ -208,11 +209,23 @@ def test_changes_keep_what_they_do_not_name() -> None:
 
 def test_two_frames_of_a_sample_are_changed_alike() -> None:
     frame = np.asarray(head_clip(0, 1, SIDE, 25.0, 0)[0].frames[0].permute(1, 2, 0))
-    by = Augmentation(1, 1, 0.8, 1, 0.2, 1, 1.5, 0, 0, 1, 0.4, 0, (20, 38), 1)
+    by = Augmentation(flip=1, crop=1, colour=1, blur=1, noise=0, resize=1, h264=0, jpeg=1)
     first, second = change([frame, frame], draw_change(np.random.default_rng(1), by), 64)
     assert first.shape == (64, 64, 3)
     assert np.array_equal(first, second)
     assert not np.array_equal(first, frame[:64, :64])
+
+
+def test_late_noise_is_not_coded() -> None:
+    grey = np.full((SIDE, SIDE, 3), 128, np.uint8)
+    coded = Augmentation(
+        flip=0, crop=0, colour=0, blur=0, noise=1.0, noise_to=8.0, resize=0, h264=1.0, crf=(40, 40), jpeg=0
+    )
+    by = draw_change(np.random.default_rng(0), coded)
+    late = draw_change(np.random.default_rng(0), replace(coded, noise_late=1.0))
+    assert by.noise is not None and late == by._replace(noise=(*by.noise[:2], True))  # nothing else is drawn anew
+    smooth, rough = (np.stack(change([grey] * 3, each, SIDE)).std() for each in (by, late))
+    assert smooth < by.noise[0] / 4 and rough == pytest.approx(by.noise[0], rel=0.1)
 
 
 def test_the_stronger_the_coding_the_farther_the_picture() -> None:
@@ -272,6 +285,19 @@ def test_a_stopped_run_is_the_run_that_would_have_been(finished: Path, evidence:
     assert run(evidence, out, resume=True).step == 6
     whole, again = weights_of(finished), weights_of(out)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_training_goes_on_that_knows_fewer_settings(finished: Path, evidence: Evidence, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    older.mkdir()
+    stored = read_tensors(finished / "last.safetensors", "theval detect train")
+    recipe = json.loads(stored.metadata["recipe"])
+    del recipe["augmentation"]["noise_late"]
+    metadata = stored.metadata | {"recipe": json.dumps(recipe)}
+    write_tensors(older / "last.safetensors", stored.tensors, metadata)
+    assert run(evidence, older, resume=True).step == 6
+    with pytest.raises(RunError, match=r"was trained with augmentation noise_late = 0\.0, not 0\.5"):
+        run(evidence, older, replace(RECIPE, augmentation=Augmentation(noise_late=0.5)), resume=True)
 
 
 def test_trainings_of_the_same_clips_share_their_frames(evidence: Evidence, tmp_path: Path) -> None:

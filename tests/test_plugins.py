@@ -93,6 +93,7 @@ def test_the_kinds_to_train_are_listed_beside_the_detectors() -> None:
     for arguments in ([], ["detector"]):
         shown = CliRunner(env={"COLUMNS": "200"}).invoke(command, arguments).output
         assert "Kinds of detectors that 'theval detect train' trains" in shown and "timm:NAME\n    Any network" in shown
+        assert "xception\n    Xception (Chollet 2017)" in shown
     assert "timm:NAME" not in CliRunner().invoke(command, ["metric"]).output
     rows = json.loads(CliRunner().invoke(command, ["--json"]).stdout)
     kinds = {row["name"] for row in rows if row["kind"] == "detector to train"}

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from scipy.fft import dctn, idctn
 from torch import Tensor
 
-from detectors.backbone import Backbone, Xception
+from detectors.backbone import Backbone
 from detectors.calibration import Calibration
 from detectors.checkpoint import NETWORKS, TrainedDetector, build, identity_hash, load_detector, save_detector
 from detectors.efflite0 import EfficientNetLite0, resize
@@ -35,6 +35,7 @@ from detectors.spectrum import Spectrum
 from detectors.srm import Residual
 from detectors.stack import Stack
 from detectors.temporal import Thumbnails
+from detectors.xception import Xception
 from thead_eval.cli import theval
 from thead_eval.errors import CheckpointError, ConfigError, DatasetError, RunError, WeightsMissing
 from thead_eval.features import efflite_input, efflite_network
@@ -422,6 +423,9 @@ def test_neighbours_are_judged_together(frames: Tensor) -> None:
     window = frames[:16]  # judged as it is measured
     expected = noisy_or(ensemble.measure(window[None]))
     torch.testing.assert_close(ensemble(window), expected.expand(16))
+    infinite: Any = ensemble.members[1]
+    torch.nn.init.constant_(infinite.head.bias, torch.inf)
+    assert ensemble.tell_apart(frames)[:, 1].isnan().all() and ensemble(frames).isnan().all()
 
 
 def test_a_network_by_the_command(fakes: str, tmp_path: Path) -> None:
@@ -432,6 +436,8 @@ def test_a_network_by_the_command(fakes: str, tmp_path: Path) -> None:
     assert json.loads(ran.stdout)["step"] == 2
     assert "too few clips to validate on: 5 real ones and 5 fakes show a false positive rate of 20 %" in ran.stderr
     assert (tmp_path / "run" / "best.safetensors").exists()
+    with pytest.raises(RunError, match="already holds a detector"):  # of another kind, which a fit leaves alone
+        detect_train("--fakes", fakes, "--detector", "spectrum", "-o", str(tmp_path / "run"))
     with pytest.raises(ConfigError, match="--without warp: the fakes are of stripe"):
         detect_train(*asked, "--without", "warp", "-o", str(tmp_path / "other"))
     assert "to learn from: 4 people, 4 real clips, 4 fakes of stripe" in ran.stderr

@@ -43,7 +43,7 @@ class Leak:
     check: Check
     what: str  # a sentence
     items: tuple[str, ...] = ()  # ids of the clips, or names of the people
-    certain: bool = True  # a training on it is refused; otherwise it may be chance, as of two faces that are alike
+    certain: bool = True  # otherwise it may be chance
 
 
 class Tell(NamedTuple):
@@ -66,11 +66,7 @@ class Audit:
     metadata: Interval  # AUC of the detector that sees no picture, people held out; None where nothing can be told
     tells: tuple[Tell, ...]  # the most telling first
     leaks: tuple[Leak, ...]
-
-    @property
-    def certain_leaks(self) -> tuple[Leak, ...]:
-        """Those that are no chance likeness of two faces."""
-        return tuple(leak for leak in self.leaks if leak.certain)
+    doubts: tuple[Leak, ...]  # two faces that are alike, of which some are always found among many people
 
 
 def audit(
@@ -110,7 +106,8 @@ def audit(
         unreadable=tuple(unreadable),
         metadata=interval,
         tells=tuple(tells),
-        leaks=tuple(leaks),
+        leaks=tuple(leak for leak in leaks if leak.certain),
+        doubts=tuple(leak for leak in leaks if not leak.certain),
     )
 
 

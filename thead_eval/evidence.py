@@ -292,7 +292,7 @@ def _folder_items(folder: Path, progress: Progress) -> Iterator[Item]:
             clip="",
             sha256=sha256,
         )
-        progress(folder.name, done, len(found.sources))
+        progress(str(folder), done, len(found.sources))
 
 
 def _read_file(item: Item, indices: Sequence[int]) -> Tensor:

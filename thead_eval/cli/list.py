@@ -104,8 +104,11 @@ def kinds_to_train() -> list[Entry]:
 
     kinds = []
     for name, target in NETWORKS.items():
-        summary = _summary(import_module(target.partition(":")[0]))
-        kinds.append(Entry(TO_TRAIN, "timm:NAME" if name == "timm" else name, "theval", target, summary))
+        entry = Entry(TO_TRAIN, "timm:NAME" if name == "timm" else name, "theval", target)
+        try:
+            kinds.append(dataclasses.replace(entry, summary=_summary(import_module(target.partition(":")[0]))))
+        except Exception as error:  # as in `entry_of`
+            kinds.append(dataclasses.replace(entry, error=f"{type(error).__name__}: {error}"))
     return kinds
 
 

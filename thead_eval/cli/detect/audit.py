@@ -48,7 +48,7 @@ def command(data: str | None, fakes: tuple[Path, ...], fair: bool, no_faces: boo
         click.echo(json.dumps(dataclasses.asdict(found) | {"metadata": found.metadata._asdict()}, indent=1))
     else:
         _print(found, fair)
-    sys.exit(1 if found.certain_leaks else 0)
+    sys.exit(1 if found.leaks else 0)
 
 
 def _print(found: "Audit", fair: bool) -> None:
@@ -74,9 +74,9 @@ def _print(found: "Audit", fair: bool) -> None:
             interval = f" [{found.metadata.low:.2f}, {found.metadata.high:.2f}]"
         console.print(f"All of them together: AUC {found.metadata.value:.2f}{interval}.", highlight=False, markup=False)
     for leak in found.leaks:
-        console.print(
-            f"{leak.check}: {leak.what}.", style="yellow" if leak.certain else "", markup=False, highlight=False
-        )
+        console.print(f"{leak.check}: {leak.what}.", style="yellow", highlight=False, markup=False)
+    for doubt in found.doubts:
+        console.print(f"{doubt.check}: {doubt.what}.", highlight=False, markup=False)
     for reason in found.unreadable:
         console.print(f"unreadable: {reason}", style="yellow", highlight=False, markup=False)
     if found.faceless:
@@ -87,7 +87,6 @@ def _print(found: "Audit", fair: bool) -> None:
             "as files like theirs: what detectors learn from and are judged on.",
             highlight=False,
         )
-    count = len(found.certain_leaks)
-    doubts = len(found.leaks) - count
+    count, doubts = len(found.leaks), len(found.doubts)
     pairs = f"; {doubts} pair{'s' if doubts > 1 else ''} of people to look at" if doubts else ""
     console.print(f"{count or 'No'} leak{'s' if count > 1 else ''} found{pairs}.", highlight=False)

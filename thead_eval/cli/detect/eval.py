@@ -94,6 +94,7 @@ def command(
     generator), P3 (both; with the leave-one-generator-out matrix), k-shot (P3, but for 1, 8 and 32 fakes of it); first
     the clips are audited as before 'theval detect train'. With --folds, each is trained so many times, and everyone is
     judged once, by a detector that has not seen them.
+    --without leaves out a generator's fakes everywhere.
     Beside them stand 'metadata', which sees no picture, and 'spectrum', a line through the frames' power spectrum that
     is fitted to the same training people: what these tell apart is cheap to see.
 
@@ -120,6 +121,7 @@ def command(
             raise ConfigError(
                 "nothing to judge; name clips with --data and --fakes and a --detector, or scores with --scores"
             )
+        refuse(click.get_current_context(), ("without",), "--data and --fakes")
         _tell(_judge_again(scores or out / SCORES, out, seed), out, as_json)
         return
     from benchmarks.detection import (
@@ -397,19 +399,21 @@ def _print_table(measurements: Sequence["Measurement"], run: Path) -> None:
         table.add_column(heading)
     for heading in ("real+fake", *metrics):
         table.add_column(heading, justify="right")
-    notes: dict[str, dict[str, set[str]]] = {}  # by what is said, of which detectors, and of which of their numbers
+    notes: dict[tuple[str, str], set[str]] = {}  # of which detectors it is said of a metric
     for place, row in rows.items():
         any_of_it = next(iter(row.values()))
         table.add_row(*place, f"{any_of_it.n_real}+{any_of_it.n_fake}", *(_cell(row.get(name)) for name in metrics))
         for m in row.values():
             if m.note and m.metric in COLUMNS:
-                notes.setdefault(m.note, {}).setdefault(m.labels["detector"], set()).add(m.metric)
+                notes.setdefault((m.note, m.metric), set()).add(m.labels["detector"])
     console.print(table)
     everyone = {m.labels["detector"] for row in rows.values() for m in row.values()}
-    for note, of_detectors in notes.items():
-        whose = "" if of_detectors.keys() == everyone else f" of {', '.join(sorted(of_detectors))}"
-        named = ", ".join(sorted(set().union(*of_detectors.values())))
-        console.print(f"{named}{whose}: {note}", style="yellow", highlight=False, markup=False)
+    together: dict[tuple[str, frozenset[str]], set[str]] = {}  # metrics of which the same is said of the same
+    for (note, metric), some in notes.items():
+        together.setdefault((note, frozenset(some)), set()).add(metric)
+    for (note, those), named in together.items():
+        whose = "" if those == everyone else f" of {', '.join(sorted(those))}"
+        console.print(f"{', '.join(sorted(named))}{whose}: {note}", style="yellow", highlight=False, markup=False)
     if not rows:
         console.print("No fakes of which a detector has not learnt; name others with --fakes.", style="yellow")
     console.print(f"Next: theval report {run} -o report.html", highlight=False)

@@ -39,14 +39,12 @@ def check_leaks(
     """
     from thead_eval.audit import audit
 
-    leaks = audit(evidence.judged(), seed, read, faces=evidence if faces else None, kept=kept).leaks
-    doubts = [leak for leak in leaks if not leak.certain]
-    for leak in leaks:
-        if leak not in doubts[DOUBTS:]:
-            say(f"{leak.check}: {leak.what}")
-    if more := len(doubts[DOUBTS:]):
+    found = audit(evidence.judged(), seed, read, faces=evidence if faces else None, kept=kept)
+    for leak in (*found.leaks, *found.doubts[:DOUBTS]):
+        say(f"{leak.check}: {leak.what}")
+    if more := len(found.doubts[DOUBTS:]):
         say(f"face: {more} more pairs of people may be one person each; 'theval detect audit' names them")
-    shared = [leak for leak in leaks if leak.check != "metadata" and leak.certain]
+    shared = [leak for leak in found.leaks if leak.check != "metadata"]
     if shared and not leaky:
         way_out = "--leaky, or --no-faces if they are two" if shared[0].check == "face" else "--leaky"
         raise ConfigError(f"{shared[0].what}; put each in one split, see 'theval detect audit', or pass {way_out}")
