@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from detectors.augment import Augmentation
+from detectors.augment import SENT_ON
 from detectors.checkpoint import find_class
 from detectors.ensemble import EVERY, Ensemble
 from detectors.exam import BLENDED
@@ -25,8 +25,7 @@ class Stack(Ensemble):
 
     fits_on = "both"  # people of the splits train and val
     defaults: ClassVar = {"frames": 4, "blends": 0.15}
-    # As a site would send a video on, and as another camera would have filmed it.
-    changes = Augmentation(crop=0.5, colour=0.3, blur=0.2, noise=0.2, resize=0.3, h264=1.0, crf=(18, 32), jpeg=0.3)
+    changes = SENT_ON  # harder ones than its members' own, as it is asked about files from anywhere
 
     def __init__(self, members: Sequence[str] = ("grain", "probe", "seam")) -> None:
         for name in members:

@@ -30,7 +30,7 @@ from detectors.linear import Line
 from detectors.perceptron import Perceptrons
 from detectors.probe import Probe, sum_up
 from detectors.recipe import read_recipe
-from detectors.seam import Seam
+from detectors.seam import Seam, Sighted
 from detectors.spectrum import Spectrum
 from detectors.srm import Residual
 from detectors.stack import Stack
@@ -215,6 +215,43 @@ def test_a_seam_looks_at_a_frame_and_at_its_fine_detail(frames: Tensor) -> None:
     torch.testing.assert_close(flat[:, 512:], grey, rtol=1e-4, atol=1e-3)  # what is flat has no detail
     blurred = torch.nn.functional.avg_pool2d(frames[:2].float(), 5, 1, 2)
     assert not torch.allclose(numbers[:, 512:], seam.look(blurred.to(torch.uint8))[:, 512:], atol=0.1)
+
+
+def test_a_blurred_frame_is_no_seam(frames: Tensor) -> None:
+    draw = np.random.default_rng(0)
+    numbers = draw.lognormal(0, 0.3, (400, 6))
+    fake = np.arange(400) % 2 == 1
+    numbers[fake, 4:] *= 0.5  # as blends, some of whose parts are blurred
+    numbers[fake, 0] *= 1.5
+    rule = Sighted(6, slice(4, 6))
+    rule.draw(numbers, fake, np.ones(400), 1.0)
+    sharpness = rule.sharpness(torch.from_numpy(numbers).float())
+    assert (sharpness[~fake] < rule.get_buffer("least")).float().mean() == pytest.approx(0.15, abs=0.01)
+    sharp, dull = torch.full((6,), 1.0), torch.full((6,), 0.01)
+    usual = float(rule.get_buffer("usual"))
+    line = Line(6)
+    line.load_state_dict({name: value for name, value in rule.state_dict().items() if name in line.state_dict()})
+    assert float(rule(sharp)) == float(line(sharp))  # there a line is a line
+    assert float(line(dull)) > usual and float(rule(dull)) == usual
+    gone = dull.clone()
+    gone[0] = torch.nan
+    assert rule(gone).isnan()
+    real = torch.full((6,), 0.98 * float(rule.get_buffer("least").exp()))  # just so dull
+    real[0] = -9  # what else there is speaks against a fake
+    assert rule.sharpness(real) < rule.get_buffer("least")
+    assert float(rule(real)) == float(line(real)) < usual
+    seam = Seam().eval()
+    seam.start()
+    sighted: Any = seam.rule
+    x = resize(frames[:1], 224)
+    detail = ((x - seam.blur(x)) * 4 + 128).clamp(0, 255)
+    second = sum_up(seam.network[:3](efflite_input(detail)))  # the stem, and two stages of 24 channels in the end
+    torch.testing.assert_close(seam.look(frames[:1])[:, sighted.detail], second[:, 4 * 24 : 5 * 24])
+    dulled = frames[:1].float()
+    for _ in range(3):
+        dulled = torch.nn.functional.avg_pool2d(dulled, 5, 1, 2, count_include_pad=False)
+    sees = [sighted.sharpness(seam.look(each.to(torch.uint8)).detach()) for each in (frames[:1], dulled)]
+    assert sees[1] < sees[0] - 0.1
 
 
 def test_a_stack_knows_whose_numbers_are_whose(frames: Tensor) -> None:
