@@ -124,7 +124,8 @@ def draw_change(draw: np.random.Generator, by: Augmentation) -> Change:
     if draw.random() < by.jpeg:
         quality = int(draw.integers(by.quality[0], by.quality[1] + 1))
     # Drawn last, and only where it is asked for: without, samples are what they were before there was late noise.
-    if noise is not None and by.noise_late and draw.random() < by.noise_late:
+    late = by.noise_late > 0 and draw.random() < by.noise_late
+    if noise is not None and late:
         noise = (*noise[:2], True)
     return Change(flip, box, colours, blur, noise, resize, crf, quality)
 
