@@ -35,9 +35,7 @@ class Augmentation:
     blur_to: float = 1.5  # standard deviation in pixels of 224, at most
     noise: float = 0.2
     noise_to: float = 8.0  # standard deviation in levels, at most
-    noise_late: float = (
-        0.0  # of the noisy ones, the part whose noise comes after all coding, as of a player or an editor
-    )
+    noise_late: float = 0.0  # the part of the noisy ones whose noise comes after all coding, as of a player
     resize: float = 0.3  # made smaller, and large again
     resize_to: float = 0.4  # of the side, at least
     h264: float = 0.1
@@ -46,7 +44,7 @@ class Augmentation:
     quality: tuple[int, int] = (40, 95)
 
     def __post_init__(self) -> None:
-        for name in ("flip", "crop", "colour", "blur", "noise", "resize", "noise_late", "h264", "jpeg"):
+        for name in ("flip", "crop", "colour", "blur", "noise", "noise_late", "resize", "h264", "jpeg"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"augmentation {name} = {getattr(self, name)} is not a part, 0 to 1")
         for name in ("smallest", "resize_to"):

@@ -20,11 +20,9 @@ from thead_eval.evidence import SIDE
 from thead_eval.features import efflite_input
 
 STAGES = (2, 3)
+CHANNELS = tuple(WIDTHS[stage - 1] for stage in STAGES)
 BLUR = 1.5  # pixels: what is finer is what the filter leaves
 GAIN = 4.0  # by which it is made stronger, so that the network sees it
-
-
-CHANNELS = tuple(WIDTHS[stage - 1] for stage in STAGES)
 BLURRED = 0.15  # of the real frames that are learnt from, changed ones among them: in these there is too little to see
 
 
