@@ -27,8 +27,8 @@ from detectors.linear import Line
 from detectors.measured import PLAIN, Measured, Numbers, balance, measure, share
 from detectors.perceptron import Perceptrons
 from detectors.recipe import Recipe, TrainConfig
-from detectors.train import Ending, save_fitted
-from thead_eval.errors import DatasetError, RunError, TrainingFailed
+from detectors.train import Ending, check_vacant, save_fitted
+from thead_eval.errors import DatasetError, TrainingFailed
 from thead_eval.evidence import Evidence, group_people
 
 FOLDS = 5  # of the people of a stack, whose rules are made of them all
@@ -123,16 +123,6 @@ def fit(
     path = out / "best.safetensors"
     save_fitted(path, recipe.detector, recipe.network, kind, evidence, clips, result, asdict(recipe), more, seen)
     return Ending(0, seconds, None, result.score, 0)
-
-
-def check_vacant(out: Path) -> None:
-    """Whether nothing would be overwritten.
-
-    Raises:
-        RunError: `out` holds a detector.
-    """
-    if (out / "best.safetensors").exists():
-        raise RunError(f"'{out}' already holds a detector; name another folder with -o")
 
 
 def _fit_on_others(rule: Rule, learnt: Measured, blends: float, clips: Clips, held_out: Numbers) -> NDArray[np.float64]:

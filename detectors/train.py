@@ -223,7 +223,17 @@ def check_resumable(out: Path, resume: bool) -> None:
     if (out / "last.safetensors").exists():
         if not resume:
             raise RunError(f"'{out}' already holds a training; pass --resume to continue it, or another -o")
-    elif (out / "best.safetensors").exists() and not (out / "training.json").exists():  # which a network's begins with
+    elif not (out / "training.json").exists():  # which a network's begins with
+        check_vacant(out)
+
+
+def check_vacant(out: Path) -> None:
+    """Whether nothing would be overwritten.
+
+    Raises:
+        RunError: `out` holds a detector.
+    """
+    if (out / "best.safetensors").exists():
         raise RunError(f"'{out}' already holds a detector; name another folder with -o")
 
 

@@ -88,9 +88,9 @@ def command(
 
     from detectors.checkpoint import find_class, read_detector
     from detectors.ensemble import assemble
-    from detectors.fit import check_vacant, fit
+    from detectors.fit import fit
     from detectors.recipe import read_recipe
-    from detectors.train import check_resumable, train
+    from detectors.train import check_resumable, check_vacant, train
     from thead_eval.cli.detect.leaks import check_leaks
     from thead_eval.cli.options import refuse, without_generators
     from thead_eval.cli.progress import training_bars
