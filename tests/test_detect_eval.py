@@ -319,10 +319,10 @@ def test_a_trained_detector_is_asked_about_whom_it_has_not_seen(folder: Path, tr
     record = read_run(out)
     assert record.status == "complete" and len(record.weights["efflite0"]) == 64
     # The scores alone give the same numbers.
-    filtered = called("--scores", out / SCORES, "--out", tmp_path / "again", "--without", "warp")
-    assert isinstance(filtered.exception, ConfigError) and "--without means something only with --data" in str(
-        filtered.exception
-    )
+    for ignored in (("--without", "warp"), ("--split", "test"), ("--frames", 32)):
+        filtered = called("--scores", out / SCORES, "--out", tmp_path / "again", *ignored)
+        assert isinstance(filtered.exception, ConfigError)
+        assert f"{ignored[0]} means something only with --data" in str(filtered.exception)
     again = called("--scores", out / SCORES, "--out", tmp_path / "again", "--json")
     assert again.exit_code == 0, again.output
     assert read_measurements(tmp_path / "again") == rows
@@ -423,6 +423,7 @@ def test_what_is_fitted_at_once_is_fitted_once(folder: Path, tmp_path: Path) -> 
         (("--fakes", ".", "--detector", "x", "--perturb", "rain"), "no perturbation is named 'rain'"),
         (("--fakes", ".", "--detector", "x", "--config", "x"), "--config means something only with a --protocol"),
         (("--fakes", ".", "--detector", "x", "--folds", "3"), "--folds means something only with a --protocol"),
+        (("--fakes", ".", "--detector", "x", "--draws", "3"), "--draws means something only with --protocol k-shot"),
     ],
 )
 def test_what_cannot_be_asked_is_told(

@@ -32,6 +32,11 @@ COLUMNS = ("auc", "tpr_at_5", "tpr_at_1", "ece")  # that fit into a terminal
 FRAMES = "frames"  # in RUN/trainings: no kind of detector is called so
 # A run is continued with the same.
 SETTINGS = "evidence protocols folds frames known_fakes draws seed split recipe".split()
+# What says something of the asking, and nothing of scores that are there.
+ASKING = (
+    *("without", "folds", "recipe", "split", "frames", "perturb", "known_fakes", "draws", "examples", "no_baseline"),
+    *("leaky", "no_faces", "device"),
+)
 
 
 @click.command(short_help="Judge detectors: seen and unseen generators, strength, calibration.")
@@ -121,7 +126,7 @@ def command(
             raise ConfigError(
                 "nothing to judge; name clips with --data and --fakes and a --detector, or scores with --scores"
             )
-        refuse(click.get_current_context(), ("without",), "--data and --fakes")
+        refuse(click.get_current_context(), ASKING, "--data and --fakes")
         _tell(_judge_again(scores or out / SCORES, out, seed), out, as_json)
         return
     from benchmarks.detection import (
@@ -154,6 +159,8 @@ def command(
             raise ConfigError(f"no perturbation is named '{name}'; there are: {', '.join(PERTURBATIONS)}")
     if not protocols:
         refuse(click.get_current_context(), ("recipe", "folds", "leaky", "no_faces"), "a --protocol")
+    if "k-shot" not in protocols:
+        refuse(click.get_current_context(), ("known_fakes", "draws"), "--protocol k-shot")
     dataset = open_dataset(data) if data else None
     with progress_bars() as progress:
         evidence = without_generators(read_evidence(dataset, fakes, progress=progress), without)
