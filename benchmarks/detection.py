@@ -25,7 +25,7 @@ from thead_eval.evidence import Evidence, Item, group_people, spread
 from thead_eval.judging import Progress
 from thead_eval.metadata import Metadata, MetadataDetector, read_metadata
 from thead_eval.run import RunFolder, file_name
-from thead_eval.types import Clip, Detector
+from thead_eval.types import Clip, Detector, Remembering
 
 PROTOCOLS = ("P1", "P2", "P3", "k-shot")
 LEARNT: tuple[Split, ...] = ("train", "val")  # the second to choose and calibrate by
@@ -42,17 +42,13 @@ Seen = tuple[bool | None, bool | None]  # whether a model has seen the person, a
 
 
 @runtime_checkable
-class Trained(Protocol):
+class Trained(Remembering, Protocol):
     """What a detector of theval's says of itself, and a stranger's need not."""
 
     sha256: str
     calibration: Any  # a and b of Platt's map
     operating_points: Mapping[float, Any]  # by rate: from which mean logit on a clip is called fake
     generators: Sequence[str]  # whose fakes it was trained on
-
-    def knows(self, identity: str) -> bool:
-        """Whether it was trained or validated on this person."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -249,6 +249,10 @@ def load_detector(name: str | Path, device: torch.device | str = "cpu") -> Detec
     if isinstance(name, Path) or name not in plugins.available("detector"):
         path = Path(name)
         if path.is_dir():
+            if not (path / "best.safetensors").exists():
+                raise CheckpointError(
+                    f"'{path}' holds no best.safetensors; name the folder of a 'theval detect train' that has validated"
+                )
             return read_detector(path / "best.safetensors", device)
         if path.suffix == ".safetensors":
             return read_detector(path, device)

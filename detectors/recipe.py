@@ -1,7 +1,7 @@
 """Recipes: everything that a detector's training is made of, as frozen values, and from TOML."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -73,22 +73,33 @@ class Recipe:
     augmentation: Augmentation
 
 
-def read_recipe(detector: str, config: Path | None = None, changes: Mapping[str, object] | None = None) -> Recipe:
+def read_recipe(
+    detector: str,
+    config: Path | None = None,
+    changes: Mapping[str, object] | None = None,
+    beside: Iterable[str] = (),
+) -> Recipe:
     """The recipe of a detector, with what a TOML file changes, and then single settings of [train].
 
-    `timm:NAME` is the detector `timm` with NAME as its backbone.
+    `timm:NAME` is the detector `timm` with NAME as its backbone. What the file says to the detectors `beside` it alone,
+    of their networks or of what members learn, is left to them.
 
     Raises:
         ConfigError: there is no such detector or file, or a setting is unknown or out of range.
     """
     name, _, backbone = detector.partition(":")
     kind = find_class(name)
+    others = [each.partition(":")[0] for each in beside]
+    own = list(inspect.signature(kind).parameters)
     known = {
-        "network": list(inspect.signature(kind).parameters),
+        "network": [*own, *(key for other in others for key in inspect.signature(find_class(other)).parameters)],
         "train": [each.name for each in fields(TrainConfig)],
         "augmentation": [each.name for each in fields(Augmentation)],
     }
     sections = read_sections([config] if config else [], known)
+    sections["network"] = {key: value for key, value in sections["network"].items() if key in own}
+    if name != "stack" and "stack" in others:
+        sections["train"].pop("learns", None)
     if backbone:
         sections["network"]["backbone"] = backbone
     sections["train"] = getattr(kind, "defaults", {}) | sections["train"] | dict(changes or {})

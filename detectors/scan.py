@@ -169,7 +169,14 @@ def _expit(value: float) -> float:
     return float(expit(value))
 
 
-def find_media(paths: Sequence[Path]) -> list[Path]:
+class Media(NamedTuple):
+    """What `find_media` found."""
+
+    files: list[Path]
+    passed_over: list[Path]  # in the folders: their names do not end as those of videos and pictures do
+
+
+def find_media(paths: Sequence[Path]) -> Media:
     """Each named file, and the videos and pictures in each named folder or that a pattern such as `*.mp4` fits, hidden
     ones apart.
 
@@ -177,18 +184,20 @@ def find_media(paths: Sequence[Path]) -> list[Path]:
         ConfigError: a path does not exist, or a folder holds none.
     """
     found: list[Path] = []
+    passed_over: list[Path] = []
     for path in paths:
         if path.is_dir():
             inside = sorted(
                 file
                 for file in path.rglob("*")
-                if file.suffix.lower() in SUFFIXES
-                and file.is_file()
-                and not any(part.startswith(".") for part in file.relative_to(path).parts)
+                if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
             )
-            if not inside:
-                raise ConfigError(f"'{path}' holds no video and no picture; name files, or another folder")
-            found += inside
+            media = [file for file in inside if file.suffix.lower() in SUFFIXES]
+            if not media:
+                by_name = ", by the names of its files" if inside else ""
+                raise ConfigError(f"'{path}' holds no video and no picture{by_name}; name files, or another folder")
+            found += media
+            passed_over += [file for file in inside if file.suffix.lower() not in SUFFIXES]
         elif path.exists():
             found.append(path)
         elif fitting := sorted(
@@ -197,7 +206,8 @@ def find_media(paths: Sequence[Path]) -> list[Path]:
             found += fitting  # where the shell has left it as it is
         else:
             raise ConfigError(f"there is no file or folder '{path}'; check the path")
-    return list(dict.fromkeys(found))
+    files = list(dict.fromkeys(found))
+    return Media(files, sorted(set(passed_over).difference(files)))
 
 
 def scan_files(

@@ -26,6 +26,7 @@ from thead_eval.verdicts import (
 )
 
 COLOURS = 6  # .c0 to .c5 in report.css
+LISTED = 10  # files that were passed over
 PLOTTED = 40  # tracks of a file in its plot and table: a film has hundreds
 OUTCOME_WORDS = {
     "scored": "judged",
@@ -84,6 +85,7 @@ class FileView:
     name: str
     file: FileScan
     deciding: TrackScan | None
+    decides: int  # its number; 0 where there is none
     tracks: tuple[TrackView, ...]
     left_out: int  # tracks that are not listed
     scale: Markup
@@ -128,9 +130,23 @@ def render(record: CaseRecord) -> str:
         and_words=and_words,
         count_words=count_words,
         commit=commit_words(record),
-        settings=[(SETTING_WORDS.get(name, name), value) for name, value in record.settings.items()],
+        settings=_settings(record),
+        passed_over=_some(record.passed_over),
         number=lambda value: f"{value:.3f}".replace("-", "\u2212"),
     )
+
+
+def _some(paths: Sequence[str]) -> list[str]:
+    """The first of them, and how many there are beside."""
+    left = len(paths) - LISTED
+    return [*paths[:LISTED], *([count_words(left, "other")] if left > 0 else [])]
+
+
+def _settings(record: CaseRecord) -> list[tuple[str, object]]:
+    """What decided the numbers, in words."""
+    window = record.detector.window
+    row = [("frames in a row that one score is made of", window)] if window > 1 else []
+    return [*row, *((SETTING_WORDS.get(name, name), value) for name, value in record.settings.items())]
 
 
 @cache
@@ -152,6 +168,7 @@ def view_file(record: CaseRecord, number: int, file: FileScan) -> FileView:
         name=Path(file.path).name,
         file=file,
         deciding=file.deciding,
+        decides=file.tracks.index(file.deciding) + 1 if file.deciding else 0,
         tracks=tuple(shown),
         left_out=len(file.tracks) - len(shown),
         scale=_scale(record, file.deciding) if file.deciding else Markup(),

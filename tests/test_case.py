@@ -22,6 +22,7 @@ VIDEO = FileScan("a/<b>one</b>.mp4", "ab" * 32, "scored", "", 640, 360, 25.0, 50
 def record(*files: FileScan, point: OperatingPoint | None = OperatingPoint(0.05, 1.0, -1.0)) -> CaseRecord:  # noqa: B008  # frozen
     return CaseRecord(
         files=files,
+        passed_over=(),
         detector=DetectorNote("efflite0", "cd" * 32, ("fewshot", "warp"), 25, 75),
         point=point,
         fake_from=0.7 if point else None,
@@ -41,9 +42,10 @@ def record(*files: FileScan, point: OperatingPoint | None = OperatingPoint(0.05,
 def test_one_video() -> None:
     page = render(record(replace(VIDEO, marks=(Mark("xmp", "Digital source type: digitalCapture", False),))))
     for words in (
-        "0.950", "0.900 to 0.980", "The most suspicious of 2 tracks", "up to 9.8 % of cases", "0.1\u202fs, frame 3",
-        "ab" * 32, "cd" * 32, "at most 5 %", "25 real videos", "fewshot and warp", "mean logit of 1.000", "\u22121.000",
-        "digitalCapture", "640 \u00d7 360 pixels", "not recorded", "took 3.2 s on cpu", "frames scored a second",
+        "0.950", "0.900 to 0.980", "Face 1 is the most suspicious of 2 tracks", "up to 9.8 % of cases",
+        "0.1\u202fs, frame 3", "ab" * 32, "cd" * 32, "at most 5 %", "25 real videos", "fewshot and warp",
+        "mean logit of 1.000", "\u22121.000", "digitalCapture", "640 \u00d7 360 pixels", "not recorded",
+        "took 3.2 s on cpu", "frames scored a second",
     ):  # fmt: skip
         assert words in page, words
     assert "<b>one" not in page and "&lt;b&gt;one" in page
@@ -55,6 +57,12 @@ def test_every_outcome_and_no_number_where_there_is_none() -> None:
     page = render(record(*files))
     assert "Of 4 files, 1 judged, 1 unreadable, 1 no face, 1 the detector failed." in page
     assert page.count("Not judged") == 3 and "why no_face" in page
+    assert "passed over" not in page
+    beside = replace(record(*files), passed_over=tuple(f"a/{n}.part" for n in range(12)))
+    assert "12 files in the folders were passed over" in render(beside)
+    assert "a/9.part and 2 others" in render(beside) and "a/10.part" not in render(beside)
+    windows = replace(record(*files), detector=replace(record().detector, window=16))
+    assert "frames in a row that one score is made of</dt><dd>16" in render(windows)
     assert "1 fake, 0 inconclusive, 0 real" in page
 
 

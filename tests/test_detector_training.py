@@ -352,6 +352,9 @@ def test_recipes(tmp_path: Path) -> None:
     recipe = read_recipe("efflite0", path, {"steps": 5})
     assert (recipe.network, recipe.train.lr, recipe.train.steps) == ({"size": 96}, 0.1, 5)
     assert recipe.augmentation.crf == (30, 40)
+    with pytest.raises(ConfigError, match=r"unknown key in \[network\] 'size'"):
+        read_recipe("spectrum", path)
+    assert read_recipe("spectrum", path, beside=["spectrum", "efflite0"]).network == {}  # that is for the other
     path.write_text("[train]\nleraning_rate = 1\n")
     with pytest.raises(ConfigError, match=r"unknown key in \[train\] 'leraning_rate'"):
         read_recipe("efflite0", path)

@@ -311,6 +311,17 @@ def test_file_that_ends_early_is_an_error(tmp_path: Path) -> None:
         read_clip(tmp_path / "cut.mp4")
 
 
+def test_a_matroska_file_that_ends_early_is_an_error(tmp_path: Path) -> None:
+    """It states a time in place of a number of frames."""
+    clip = noise_clip(frames=60, fps=25)
+    write_clip(tmp_path / "whole.mkv", clip, lossless=True)
+    assert len(read_clip(tmp_path / "whole.mkv")) == 60
+    content = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
+    with pytest.raises(MediaError, match=r"cut\.mkv' ends after 1\.\d of 2\.4 seconds; download or export it again"):
+        read_clip(tmp_path / "cut.mkv")
+
+
 def test_sound_alone_is_not_a_video(tmp_path: Path) -> None:
     with av.open(tmp_path / "sound.mp4", "w") as container:
         stream = container.add_stream("aac", rate=16000)

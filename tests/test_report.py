@@ -648,7 +648,7 @@ def test_incomplete_run_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_not_a_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"is '.*' a run folder of a 'theval score' that ended"):
+    with pytest.raises(RunError, match="name the run folder of a 'theval score' or 'theval detect eval' that ended"):
         write_report([tmp_path], tmp_path / "report.html")
 
 

@@ -114,14 +114,19 @@ def scan(path: Path, using: Scanner | None = None, explain: bool = False) -> Fil
 
 
 def test_videos_and_pictures_in_folders_and_by_name(folder: Path) -> None:
-    found = [path.name for path in find_media([folder, folder / "dark.mp4", folder / "words.txt"])]
+    files, passed_over = find_media([folder, folder / "dark.mp4", folder / "words.txt"])
+    found = [path.name for path in files]
     videos = ["bright.mp4", "cut.mp4", "dark.mp4", "grey.jpg", "grey.mp4", "hopper.png", "short.mp4", "two.mp4"]
-    assert found == [*videos, "words.txt"]
+    assert found == [*videos, "words.txt"] and not passed_over
+    assert [path.name for path in find_media([folder]).passed_over] == ["words.txt"]
     with pytest.raises(ConfigError, match=r"there is no file or folder 'absent\.mp4'"):
         find_media([Path("absent.mp4")])
-    assert [path.name for path in find_media([folder / "d*.mp4"])] == ["dark.mp4"]
+    assert [path.name for path in find_media([folder / "d*.mp4"]).files] == ["dark.mp4"]
     (folder / "nothing").mkdir(exist_ok=True)
     with pytest.raises(ConfigError, match="holds no video and no picture"):
+        find_media([folder / "nothing"])
+    (folder / "nothing" / "a.xyz").write_text("")
+    with pytest.raises(ConfigError, match="no picture, by the names of its files; name files"):
         find_media([folder / "nothing"])
 
 
@@ -330,7 +335,7 @@ def test_the_command_lists_every_file(folder: Path, detector: Path) -> None:
     ran = CliRunner().invoke(command, [str(folder), "--detector", str(detector), "--json"])
     rows = json.loads(ran.stdout)
     assert rows[0]["detector_sha256"] == sha256_of(detector) and rows[0]["real_below"] <= rows[0]["fake_from"]
-    assert [Path(row["path"]).name for row in rows] == [path.name for path in find_media([folder])]
+    assert [Path(row["path"]).name for row in rows] == [path.name for path in find_media([folder]).files]
     files = [FileScan(row["path"], "", row["outcome"]) for row in rows]
     assert count_outcomes(files) == {"scored": 4, "unreadable": 1, "no_face": 2, "too_short": 1, "failed": 0}
     for row in rows:
@@ -339,6 +344,7 @@ def test_the_command_lists_every_file(folder: Path, detector: Path) -> None:
             assert len(track["curve"]) >= 1 and track["failed"] == 0
     verdicts = {row["verdict"] for row in rows}
     assert ran.exit_code == (3 if "fake" in verdicts else 4)
+    assert "words.txt' was passed over" in ran.stderr or "files were passed over" in ran.stderr
 
 
 def test_the_command_writes_a_case_report(folder: Path, detector: Path, tmp_path: Path) -> None:
@@ -407,10 +413,27 @@ def test_a_scan_that_was_killed_goes_on(folder: Path, detector: Path, tmp_path: 
     assert isinstance(CliRunner().invoke(command, [*told, "--report", "a.html"]).exception, ConfigError)
 
 
+def test_a_report_takes_no_other_files_place(folder: Path, detector: Path, tmp_path: Path) -> None:
+    evidence = tmp_path / "a.mp4"
+    shutil.copy(folder / "dark.mp4", evidence)
+    before = evidence.read_bytes()
+    page = tmp_path / "page.html"
+    page.write_text("<!doctype html><p>evidence")
+    for scanned, report in ((evidence, evidence), (folder / "grey.jpg", evidence), (page, page)):
+        ran = CliRunner().invoke(command, [str(scanned), "--detector", str(detector), "--report", str(report)])
+        assert isinstance(ran.exception, ConfigError) and "is a file that is there" in str(ran.exception)
+    assert evidence.read_bytes() == before and page.read_text() == "<!doctype html><p>evidence"
+    for _ in range(2):  # a report takes a report's
+        ran = CliRunner().invoke(
+            command, [str(folder / "grey.jpg"), "--detector", str(detector), "--report", str(tmp_path / "case.html")]
+        )
+        assert ran.exit_code == 4, ran.output
+
+
 def test_what_is_no_scan_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    for content in ("mine", '{"path": "a"}\n{"path": "b"}\n', "[1]\n[2]"):
-        path.write_text(content)
+    for content in (b"mine", b'{"path": "a"}\n{"path": "b"}\n', b"[1]\n[2]", b"\xff\xfe{}\n", b"\x00\x00\x00 ftyp"):
+        path.write_bytes(content)
         with pytest.raises(RunError, match=r"is not a file of 'theval detect scan --out' \(line 1\)"):
             read_rows(path, {"detector": "trio"})
     assert read_rows(tmp_path / "new", {}) == {}

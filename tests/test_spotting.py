@@ -22,6 +22,8 @@ from thead_eval.spotting import found_among, spot
 from thead_eval.synthetic import head_clip
 from thead_eval.types import Clip
 
+SEEN = {"generators": "[]", "identities": "[]"}  # nothing
+
 
 def quiet(what: str, done: int, total: int) -> None:
     """No progress."""
@@ -79,6 +81,25 @@ def test_what_is_plain_to_see_is_always_found(folders: Path) -> None:
     assert row.higher_is_better is False and "by 'sharpness'" in row.note
 
 
+class Met(Sharpness):
+    """Has learnt from some people."""
+
+    def __init__(self, *people: str) -> None:
+        super().__init__()
+        self.people = people
+
+    def knows(self, identity: str) -> bool:
+        return identity in self.people
+
+
+def test_people_from_whom_it_has_learnt_are_left_out(folders: Path) -> None:
+    (row,), failures = spot(Met("p0", "p3"), pairs_of(folders), 0, quiet)
+    assert not failures and (row.n_identities, row.n_frames, row.n_failed) == (2, 24, 0)
+    assert row.per_identity.keys() == {"p1", "p2"} and "2 people from whom it has learnt are left out" in row.note
+    (row,), _ = spot(Met("p0", "p1", "p2", "p3"), pairs_of(folders), 0, quiet)
+    assert row.value is None and row.n_identities == 0 and "4 people" in row.note
+
+
 def test_a_detector_that_fails_finds_nothing(folders: Path) -> None:
     (row,), failures = spot(Breaks(), pairs_of(folders), 0, quiet)
     assert row.value is None and "scored no frame" in row.note and row.n_failed == 4
@@ -90,7 +111,7 @@ def test_theval_score_asks_a_detector(folders: Path, tmp_path: Path) -> None:
     network = EfficientNetLite0(32).eval()
     torch.nn.init.normal_(network.head.weight)
     path = tmp_path / "mine.safetensors"
-    save_detector(path, "efflite0", {"size": 32}, network, Calibration(1.0, 0.0, np.zeros((1, 2))), [], {})
+    save_detector(path, "efflite0", {"size": 32}, network, Calibration(1.0, 0.0, np.zeros((1, 2))), [], SEEN)
     run = tmp_path / "run"
     told = ["score", "--workers", "1", "--metrics", "l1", "--out", str(run)]
     clips = ["--fakes", str(folders / "fake"), "--reals", str(folders / "real")]
@@ -116,7 +137,7 @@ def test_a_folder_does_not_stand_in_for_a_carried_detector(
     clips = ["--fakes", str(folders / "fake"), "--reals", str(folders / "real")]
     told = ["score", "--workers", "1", "--metrics", "l1", "--out", "run", *clips]
     ran = CliRunner().invoke(theval, [*told, "--detector", "./grain"])
-    assert isinstance(ran.exception, CheckpointError) and "grain/best.safetensors" in str(ran.exception)
+    assert isinstance(ran.exception, CheckpointError) and "grain' holds no best.safetensors" in str(ran.exception)
     ran = CliRunner().invoke(theval, [*told, "--detector", "grain"])
     assert ran.exit_code == 0, ran.output
     assert read_run(Path("run")).config["detector"] == "grain"

@@ -53,16 +53,19 @@ def decode_frames(path: Path, threads: int = 0) -> Iterator[av.VideoFrame]:
         threads: Of the decoder; 0 = one a core.
 
     Raises:
-        MediaError: the file cannot be opened, holds no video, is damaged, or ends before what its header states.
+        MediaError: the file cannot be opened, holds no video, is damaged, or ends before what its header states: a
+            number of frames, or as Matroska has it a time. A transport stream states neither.
     """
     with open_video(path) as (container, stream):
         stated = _info(path, stream).frames
+        lasting = None if stated else _stated_seconds(container, stream)
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
-        decoded = 0
+        decoded, ended = 0, 0.0
         try:
             for frame in container.decode(stream):
                 decoded += 1
+                ended = max(ended, (frame.time or 0.0) + float((frame.duration or 0) * (frame.time_base or 0)))
                 yield frame
         except av.FFmpegError as error:
             raise MediaError(
@@ -70,6 +73,8 @@ def decode_frames(path: Path, threads: int = 0) -> Iterator[av.VideoFrame]:
             ) from error
     if stated is not None and decoded < ENDED_EARLY * stated:
         raise MediaError(f"'{path}' ends after {decoded} of {stated} frames; download or export it again")
+    if lasting is not None and ended < ENDED_EARLY * lasting - 0.5:  # a last frame may stand for longer than it says
+        raise MediaError(f"'{path}' ends after {ended:.1f} of {lasting:.1f} seconds; download or export it again")
 
 
 def to_rgb(
@@ -142,6 +147,20 @@ def _info(path: Path, stream: av.VideoStream) -> VideoInfo:
     rate = stream.average_rate or stream.guessed_rate
     fps = float(rate) if rate else UNSTATED_FPS
     return VideoInfo(fps, stream.width, stream.height, stream.frames or None)
+
+
+def _stated_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
+    """How long the pictures of a Matroska file last by its header; None where it says nothing of them alone."""
+    if "matroska" not in container.format.name:  # of other formats FFmpeg looks at what is there
+        return None
+    if clock := stream.metadata.get("DURATION"):  # 00:01:02.500000000
+        try:
+            hours, minutes, seconds = map(float, clock.split(":"))
+        except ValueError:
+            return None
+        return 3600 * hours + 60 * minutes + seconds
+    alone = len(container.streams) == 1  # else it may be its sound that lasts so long
+    return container.duration / av.time_base if alone and container.duration else None
 
 
 def reason(error: BaseException) -> str:

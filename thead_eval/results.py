@@ -156,7 +156,7 @@ def _read_json(path: Path) -> Any:  # Any: JSON
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise RunError(
-            f"'{path}' does not exist; is '{path.parent}' a run folder of a 'theval score' that ended?"
+            f"'{path}' does not exist; name the run folder of a 'theval score' or 'theval detect eval' that ended"
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunError(f"'{path}' is not JSON ({error}); score the run again") from error

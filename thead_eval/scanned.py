@@ -22,10 +22,10 @@ def read_rows(path: Path, stated: Mapping[str, Any]) -> dict[str, Row]:  # Any: 
         RunError: it holds something else, or rows that were made otherwise.
     """
     rows: dict[str, Row] = {}
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_bytes().splitlines() if path.exists() else []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = json.loads(line)  # of UTF-8; another file, a video say, is no text
             rows[row["path"]] = row
             differing = [name for name, value in stated.items() if row[name] != value]
         except (ValueError, KeyError, TypeError):

@@ -17,7 +17,7 @@ from thead_eval.judging import Pair, PairSet, Progress
 from thead_eval.media import read_clip
 from thead_eval.results import USER, Failure, Measurement
 from thead_eval.statistics import identity_means, mean_interval
-from thead_eval.types import Clip, Detector
+from thead_eval.types import Clip, Detector, Remembering
 
 METRIC = "spot_rate"  # what detectors answer
 SUMMARIES = {
@@ -36,6 +36,8 @@ SUMMARIES = {
 def spot(detector: Detector, what: PairSet, seed: int, progress: Progress) -> tuple[list[Measurement], list[Failure]]:
     """The share of triplets in which the detector finds the fake, a row a condition; and clips that it failed on.
 
+    People from whom it has learnt are left out, as they are when it is judged otherwise.
+
     Args:
         detector: Is asked about each frame.
         what: The fakes beside their real clips.
@@ -46,10 +48,15 @@ def spot(detector: Detector, what: PairSet, seed: int, progress: Progress) -> tu
     labels: dict[str, Mapping[str, str]] = {}
     failures = []
     lost: dict[str, int] = {}
+    learnt: dict[str, set[str]] = {}
     for done, pair in enumerate(what.pairs):
         progress("examining", done, len(what.pairs))
-        own = rates.setdefault(pair.folder, {}).setdefault(pair.identity, [])
         labels[pair.folder] = pair.labels
+        asked = rates.setdefault(pair.folder, {})
+        if isinstance(detector, Remembering) and detector.knows(pair.identity):
+            learnt.setdefault(pair.folder, set()).add(pair.identity)
+            continue
+        own = asked.setdefault(pair.identity, [])
         told = _spot_pair(detector, pair)
         if isinstance(told, Failure):
             failures.append(told)
@@ -58,7 +65,11 @@ def spot(detector: Detector, what: PairSet, seed: int, progress: Progress) -> tu
             own.append(told)
     progress("examining", len(what.pairs), len(what.pairs))
     row = partial(_row, detector.name, seed)
-    return [row(labels[folder], people, lost.get(folder, 0)) for folder, people in rates.items()], failures
+    rows = [
+        row(labels[folder], people, lost.get(folder, 0), len(learnt.get(folder, ())))
+        for folder, people in rates.items()
+    ]
+    return rows, failures
 
 
 def _spot_pair(detector: Detector, pair: Pair) -> NDArray[np.float64] | Failure:
@@ -97,7 +108,12 @@ def found_among(fake: NDArray[np.floating], real: NDArray[np.floating]) -> NDArr
 
 
 def _row(
-    name: str, seed: int, labels: Mapping[str, str], people: Mapping[str, Sequence[NDArray[np.float64]]], lost: int
+    name: str,
+    seed: int,
+    labels: Mapping[str, str],
+    people: Mapping[str, Sequence[NDArray[np.float64]]],
+    lost: int,
+    learnt: int,
 ) -> Measurement:
     frames = {identity: np.concatenate([np.empty(0), *rates]) for identity, rates in people.items()}
     interval = mean_interval(frames, seed)
@@ -105,6 +121,8 @@ def _row(
     notes = [f"by '{name}'"] if interval.value is not None else [f"'{name}' scored no frame"]
     if lost:
         notes.append(f"{lost} fakes could not be judged by it")
+    if learnt:
+        notes.append(f"{learnt} people from whom it has learnt are left out")
     return Measurement(
         metric=METRIC,
         **interval._asdict(),

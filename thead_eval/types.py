@@ -145,6 +145,15 @@ class Detector(Protocol):
         ...
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """A detector that can say of whom it has learnt."""
+
+    def knows(self, identity: str) -> bool:
+        """Whether it was trained or validated on this person."""
+        ...
+
+
 GeneratorFactory = Callable[[torch.device], FewShotGenerator]
 DetectorFactory = Callable[[torch.device], Detector]
 

@@ -280,6 +280,7 @@ class CaseRecord:
     """A scan, with all that is needed to do it again."""
 
     files: tuple[FileScan, ...]
+    passed_over: tuple[str, ...]  # paths in the folders that are called neither as videos nor as pictures
     detector: DetectorNote
     point: OperatingPoint | None
     fake_from: float | None  # the operating point's two scores as probabilities

@@ -1,6 +1,7 @@
 """What the options of several verbs mean."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -65,7 +66,29 @@ def check_device(device: str) -> None:
     import torch
 
     try:
-        torch.empty(1, device=device)
+        where = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"--device '{device}' names no device; give cpu, cuda or cuda:1") from None
+    try:
+        torch.empty(1, device=where)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].split(". ")[0]  # and not torch's advice
         raise ConfigError(f"--device {device} cannot be used here ({reason}); 'theval doctor' shows what can") from None
+
+
+def check_page(out: Path, inputs: Iterable[Path] = ()) -> None:
+    """Whether an HTML page may be written there: over an earlier one, and over nothing else.
+
+    Args:
+        out: The page.
+        inputs: Files that are looked at, of which it may be none.
+
+    Raises:
+        ConfigError: it would take the place of another file.
+    """
+    if not out.is_file():
+        return
+    with out.open("rb") as file:
+        page = file.read(256).lstrip().lower().startswith((b"<!doctype html", b"<html"))
+    if not page or any(path.exists() and path.samefile(out) for path in inputs):
+        raise ConfigError(f"'{out}' is a file that is there, and no page of theval's; name another for the page")

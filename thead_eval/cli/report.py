@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from thead_eval.cli.options import check_page
 from thead_eval.errors import ConfigError
 
 
@@ -41,6 +42,7 @@ def command(runs: tuple[Path, ...], out: Path | None, markdown: Path | None, lat
         if len(runs) > 1:
             raise ConfigError(f"{len(runs)} runs were given and no file to write; name one with -o report.html")
         out = runs[0] / "report.html"
+    check_page(out)
     if detection.is_detection(runs):
         written = detection.write_report(runs, out)
     else:

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Whether train and test are apart, and whether the files alone give fakes away.")
-@click.option("--data", type=click.Path(path_type=str), help="A prepared dataset, for its real clips.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=str),
+    help="A prepared dataset, for its real clips. Default: those beside the fakes.",
+)
 @click.option("--fakes", multiple=True, type=click.Path(path_type=Path), help="A folder of fakes; again for each more.")
 @click.option("--fair", is_flag=True, help="Of people with fakes, only the real frames that these reproduce.")
 @click.option("--no-faces", is_flag=True, help="Compare names only, not faces.")

@@ -40,7 +40,11 @@ ASKING = (
 
 
 @click.command(short_help="Judge detectors: seen and unseen generators, strength, calibration.")
-@click.option("--data", type=click.Path(path_type=str), help="A prepared dataset, for its real clips.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=str),
+    help="A prepared dataset, for its real clips. Default: those beside the fakes.",
+)
 @click.option("--fakes", multiple=True, type=click.Path(path_type=Path), help="A folder of fakes; again for each more.")
 @click.option("--without", multiple=True, help="A generator whose fakes are left out; again for each more.")
 @click.option("--detector", "detectors", multiple=True, help="A name, file or training folder; again for each more.")
@@ -142,6 +146,7 @@ def command(
     )
     from benchmarks.examples import make_examples
     from benchmarks.robustness import PERTURBATIONS
+    from detectors.recipe import read_recipe
     from thead_eval import __version__
     from thead_eval.cli.detect.leaks import check_leaks
     from thead_eval.cli.progress import progress_bars
@@ -161,6 +166,9 @@ def command(
         refuse(click.get_current_context(), ("recipe", "folds", "leaky", "no_faces"), "a --protocol")
     if "k-shot" not in protocols:
         refuse(click.get_current_context(), ("known_fakes", "draws"), "--protocol k-shot")
+    if protocols:
+        for kind in detectors:  # what is wrong with one is told before another has been trained
+            read_recipe(kind, recipe, beside=detectors)
     dataset = open_dataset(data) if data else None
     with progress_bars() as progress:
         evidence = without_generators(read_evidence(dataset, fakes, progress=progress), without)
@@ -333,7 +341,7 @@ def _fit(device: str, recipe: Path | None, asked: Sequence[str], progress: "Prog
     from thead_eval.training import open_fabric
 
     def fit(kind: str, evidence: "Evidence", out: Path, seed: int) -> "Detector":
-        settings = read_recipe(kind, recipe if kind in asked else None, {"seed": seed})
+        settings = read_recipe(kind, recipe if kind in asked else None, {"seed": seed}, asked)
         if hasattr(find_class(settings.detector), "fits_on"):
             if not (out / "best.safetensors").exists():
                 others = sorted(out.parent.parent.glob(f"*/{glob.escape(out.name)}/best.safetensors"))

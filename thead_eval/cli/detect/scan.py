@@ -20,7 +20,11 @@ FAKE, OPEN = 3, 4  # exit codes; 1 is a crash's, 2 a user's error
 @click.command("scan", short_help="A video or image: fake, real or inconclusive, with the frames that decide.")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE|FOLDER...")
 @click.option("--detector", default="trio", show_default=True, help="A name, a .safetensors, or a training's folder.")
-@click.option("--fpr", type=float, help="False positive rate of verdicts. Default: 0.05, or the lowest known.")
+@click.option(
+    "--fpr",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="False positive rate of verdicts. Default: 0.05, or the lowest known.",
+)
 @click.option(
     "--report", type=click.Path(path_type=Path, dir_okay=False), help="Also write a case report, one HTML file."
 )
@@ -89,7 +93,7 @@ def command(
     import torch
 
     from detectors.scan import ScanSettings, find_media, open_scanner, scan_files
-    from thead_eval.cli.options import check_device
+    from thead_eval.cli.options import check_device, check_page
     from thead_eval.cli.progress import progress_bars
     from thead_eval.errors import ConfigError
     from thead_eval.scanned import append_row, write_rows
@@ -99,7 +103,9 @@ def command(
         raise ConfigError("a report shows frames, which --out does not keep; give --report or --out, not both")
     started, begin = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", time.monotonic()
     check_device(device)
-    files = find_media(paths)
+    files, passed_over = find_media(paths)
+    if report:
+        check_page(report, files)
     scanner = open_scanner(detector, torch.device(device), fpr)
     settings = ScanSettings(per_second=per_second, min_frames=min_frames, searched=searched)
     stated = scanner.stated() | {"settings": asdict(settings)}
@@ -117,11 +123,13 @@ def command(
     if out:
         write_rows(out, rows)  # in the order of the files, each once, and none that turned out to be always the same
     if report is not None:
-        _write_report(report, scans, scanner, settings, started, time.monotonic() - begin, device)
+        _write_report(report, scans, passed_over, scanner, settings, started, time.monotonic() - begin, device)
     if as_json:
         click.echo(json.dumps(rows, indent=1, allow_nan=False))
     else:
         _print(scans, scanner)
+    if passed_over:
+        click.echo(_passed_over(passed_over), err=True)
     if report is not None:
         click.echo(f"{report} ({report.stat().st_size / 1e6:.1f} MB)", err=as_json)
     sys.exit(_exit_code(scans))
@@ -142,6 +150,13 @@ def _continue(out: Path, stated: dict[str, Any], files: "Sequence[Path]") -> "di
     return {row["path"]: file_of(row) for row in rows}
 
 
+def _passed_over(files: Sequence[Path]) -> str:
+    """A line that says which files in the folders nobody looked at."""
+    endings = ", ".join(sorted({file.suffix or "no ending" for file in files}))
+    many = f"{len(files)} files were" if len(files) > 1 else f"'{files[0]}' was"
+    return f"{many} passed over, called neither as a video nor as a picture ({endings}); name what is to be scanned"
+
+
 def _exit_code(scans: "Sequence[FileScan]") -> int:
     verdicts = {scan.verdict for scan in scans}  # None: not scored
     if "fake" in verdicts:
@@ -152,6 +167,7 @@ def _exit_code(scans: "Sequence[FileScan]") -> int:
 def _write_report(
     path: Path,
     scans: "Sequence[FileScan]",
+    passed_over: Sequence[Path],
     scanner: "Scanner",
     settings: "ScanSettings",
     started: str,
@@ -171,11 +187,12 @@ def _write_report(
     write_case(
         CaseRecord(
             files=tuple(scans),
+            passed_over=tuple(map(str, passed_over)),
             detector=scanner.note,
             point=point,
             fake_from=scanner.calibrate(point.fake) if point else None,
             real_below=scanner.calibrate(point.real) if point else None,
-            settings=asdict(settings),
+            settings=asdict(settings) | {"min_frames": max(settings.min_frames, scanner.window)},
             command=typed_command(),
             started=started,
             seconds=seconds,

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 @click.command("train")
-@click.option("--data", help="A dataset of 'theval prepare': its real clips, and who belongs to which split.")
+@click.option(
+    "--data",
+    help="A dataset of 'theval prepare': its real clips, and who is in which split. Default: those beside the fakes.",
+)
 @click.option(
     "--fakes",
     type=click.Path(path_type=Path),
