@@ -86,7 +86,7 @@ def test_a_folder_does_not_stand_in_for_what_theval_carries(tmp_path: Path, monk
     carried = load_detector("grain")
     assert isinstance(carried, TrainedDetector) and carried.path.is_relative_to(BUNDLED)
     for folder in ("./grain", Path("grain")):
-        with pytest.raises(CheckpointError, match="grain' holds no best.safetensors"):
+        with pytest.raises(CheckpointError, match=r"grain' holds no best\.safetensors"):
             load_detector(folder)
 
 
