@@ -85,12 +85,16 @@ class FileView:
     name: str
     file: FileScan
     deciding: TrackScan | None
-    decides: int  # its number; 0 where there is none
     tracks: tuple[TrackView, ...]
     left_out: int  # tracks that are not listed
     scale: Markup
     plots: tuple[Markup, ...]  # for a wide page and for a narrow one
     alarm: float | None  # the chance that some face of this many is called fake though all are real, at most
+
+    @property
+    def decides(self) -> int | None:
+        """The number of the deciding track, as in `TrackView`."""
+        return self.file.tracks.index(self.deciding) + 1 if self.deciding else None
 
 
 def write_case(record: CaseRecord, out: Path) -> None:
@@ -168,7 +172,6 @@ def view_file(record: CaseRecord, number: int, file: FileScan) -> FileView:
         name=Path(file.path).name,
         file=file,
         deciding=file.deciding,
-        decides=file.tracks.index(file.deciding) + 1 if file.deciding else 0,
         tracks=tuple(shown),
         left_out=len(file.tracks) - len(shown),
         scale=_scale(record, file.deciding) if file.deciding else Markup(),

@@ -90,5 +90,5 @@ def check_page(out: Path, inputs: Iterable[Path] = ()) -> None:
         return
     with out.open("rb") as file:
         page = file.read(256).lstrip().lower().startswith((b"<!doctype html", b"<html"))
-    if not page or any(path.exists() and path.samefile(out) for path in inputs):
+    if not page or any(path.samefile(out) for path in inputs):
         raise ConfigError(f"'{out}' is a file that is there, and no page of theval's; name another for the page")
