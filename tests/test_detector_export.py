@@ -130,7 +130,7 @@ def test_what_is_no_detector_says_so(tmp_path: Path) -> None:
 
     refused(PluginError, "no detector is named 'grein'; did you mean 'grain'?", "grein")
     refused(CheckpointError, "cannot be read", str(tmp_path / "absent.safetensors"))
-    refused(CheckpointError, "cannot be read", str(tmp_path))
+    refused(CheckpointError, f"'{tmp_path}' holds no best.safetensors; name the folder", str(tmp_path))
     ran = CliRunner().invoke(command, ["grain", "-o", "a.bin"])
     assert isinstance(ran.exception, ConfigError) and "with the suffix .onnx" in str(ran.exception)
     assert list(tmp_path.iterdir()) == []
