@@ -446,7 +446,8 @@ def gather(run: RunFolder, judges: Sequence[Judge], perturbations: Sequence[str]
 
 def _part(run: RunFolder, model: Model, perturbation: str, item: Item) -> Path:
     name = hashlib.sha256(item.id.encode()).hexdigest()[:16]
-    return run.path / "scores" / file_name(model.key) / (perturbation or "as is") / f"{name}.parquet"
+    whose = file_name(f"{model.key} {model.sha256[:12]}" if model.sha256 else model.key)  # one trained anew is another
+    return run.path / "scores" / whose / (perturbation or "as is") / f"{name}.parquet"
 
 
 def _write(path: Path, tables: Sequence[pa.Table]) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import import_module
@@ -263,8 +263,8 @@ def load_detector(name: str | Path, device: torch.device | str = "cpu") -> Detec
                 f"'{name}' is a kind of detector, and has to be trained: by 'theval detect train --detector {name}', "
                 "whose folder is then to be named, or in 'theval detect eval' with --protocol"
             )
-    factory: Callable[[torch.device], Detector] = plugins.load("detector", str(name))
-    return factory(device)
+    made: Detector = plugins.make("detector", str(name), device)
+    return made
 
 
 def grain(device: torch.device) -> TrainedDetector:

@@ -54,7 +54,7 @@ def fit(
         recipe: What to fit, and how.
         evidence: Its split 'train' is learnt, its split 'val' chooses and calibrates.
         out: The run folder.
-        device: Of an ensemble's members.
+        device: Where they are measured.
         measured: In place of RUN/measured, so that several fits share it.
         assembled: Whose members are to be weighed, of an ensemble.
         read: Is told of the clips that are measured.
@@ -62,8 +62,12 @@ def fit(
 
     Raises:
         RunError: `out` holds a detector already.
-        DatasetError: there are no reals or no fakes to learn from or to validate on.
-        TrainingFailed: no member of an ensemble tells fakes from reals.
+        ConfigError: a member of a stack has nothing to learn.
+        DatasetError: there are no reals or no fakes to learn from or to validate on, or a clip is missing or damaged.
+        MediaError: a file cannot be read.
+        WeightsMissing: the network that the detector starts from is not installed.
+        CheckpointError: the disk is full.
+        TrainingFailed: no member of an ensemble or stack tells fakes from reals.
     """
     begin = time.monotonic()
     check_vacant(out)
@@ -145,7 +149,7 @@ def _fit_on_others(rule: Rule, learnt: Measured, blends: float, clips: Clips, he
     rows = np.flatnonzero(known)[counts]
     best: tuple[float, Rule, NDArray[np.float64]] | None = None
     for strength in rule.strengths:
-        rule.draw(numbers[rows], fake[counts], weights[counts], strength)
+        rule.fit(numbers[rows], fake[counts], weights[counts], strength)
         logits = _judge(rule, held_out)
         score = mark(clips, logits).score
         if best is None or score < best[0]:
@@ -187,7 +191,7 @@ def _fit_in_folds(
             logits = np.full(len(numbers), np.nan)
             for fold in folds:
                 own = np.isin(names, fold)
-                _draw(rule, numbers, fake, makers, known & ~own, parts, strength)
+                _fit_rule(rule, numbers, fake, makers, known & ~own, parts, strength)
                 logits[scored & own] = _judge(rule, numbers[scored & own]).mean(axis=1)
             of_clips = mark(clips, logits[mine]).logits
             slope, shift = platt(of_clips, clips.fake, np.ones(len(of_clips)), np.array(clips.identities))
@@ -197,10 +201,10 @@ def _fit_in_folds(
                 best = loss, strength, logits, weigh(of_clips, clips.fake, weights)
         assert best is not None
         _, strength, logits, (a, b) = best
-        _draw(rule, numbers, fake, makers, known, parts, strength)
+        _fit_rule(rule, numbers, fake, makers, known, parts, strength)
         stack.get_buffer("line")[place] = torch.tensor([a, b])
         told.append(a * logits[asked] + b)
-    return _combine(told)
+    return _combine(stack, told)
 
 
 def _could_be_measured(numbers: Numbers) -> NDArray[np.bool_]:
@@ -209,7 +213,7 @@ def _could_be_measured(numbers: Numbers) -> NDArray[np.bool_]:
     return known
 
 
-def _draw(
+def _fit_rule(
     rule: Rule,
     numbers: Numbers,
     fake: NDArray[np.bool_],
@@ -230,7 +234,7 @@ def _draw(
         )
     each = numbers.shape[1]
     weights = np.repeat(balance(fake[rows], makers[rows], parts), each)
-    rule.draw(numbers[rows].reshape(-1, numbers.shape[2]), np.repeat(fake[rows], each), weights, strength)
+    rule.fit(numbers[rows].reshape(-1, numbers.shape[2]), np.repeat(fake[rows], each), weights, strength)
 
 
 def weigh_members(
@@ -261,16 +265,20 @@ def weigh_members(
         a, b = weigh(of_clips[scored], fake, balance(fake, makers, parts))
         ensemble.get_buffer("line")[place] = torch.tensor([a, b])
         told.append(a * logits + b)
+    return _combine(ensemble, told)
+
+
+def _combine(ensemble: Ensemble, told: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Weighed logits of each member [N] to those of the noisy or [N].
+
+    Raises:
+        TrainingFailed: no member counts.
+    """
     if not ensemble.get_buffer("line")[:, 0].any():
         raise TrainingFailed(
-            f"none of the {len(learnt)} members tells the validation fakes from reals; look at each alone with 'theval "
+            f"none of the {len(told)} members tells the validation fakes from reals; look at each alone with 'theval "
             "detect eval'"
         )
-    return _combine(told)
-
-
-def _combine(told: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Weighed logits of each member [N] to those of the noisy or [N]."""
     logits: NDArray[np.float64] = noisy_or(torch.from_numpy(np.stack(told, axis=1))).numpy()
     return logits
 

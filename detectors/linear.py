@@ -29,13 +29,13 @@ class Line(nn.Module):
         logits: Tensor = ((x.to(mean.device) - mean) / scale).clamp(-FARTHEST, FARTHEST) @ weight + bias
         return logits
 
-    def draw(
+    def fit(
         self, numbers: NDArray[np.float64], fake: NDArray[np.bool_], weights: NDArray[np.float64], strength: float
     ) -> None:
         """Fit to rows [N, D] without NaN."""
         mean, scale = numbers.mean(axis=0), numbers.std(axis=0)
         scale[scale == 0] = 1.0
         x = ((numbers - mean) / scale).clip(-FARTHEST, FARTHEST)
-        fit = LogisticRegression(C=strength, max_iter=1000).fit(x, fake, weights)
-        for name, value in (("mean", mean), ("scale", scale), ("weight", fit.coef_[0]), ("bias", fit.intercept_)):
+        line = LogisticRegression(C=strength, max_iter=1000).fit(x, fake, weights)
+        for name, value in (("mean", mean), ("scale", scale), ("weight", line.coef_[0]), ("bias", line.intercept_)):
             self.get_buffer(name).copy_(torch.from_numpy(np.asarray(value)))

@@ -28,7 +28,8 @@ from thead_eval.pictures import Picture
 from thead_eval.tensors import read_tensors, write_tensors
 from thead_eval.types import Tell
 
-Numbers = NDArray[np.float64]  # [N, D] a window each; NaN in the rows that could not be measured
+# [N, D] a window each, or [N, n, D] of n frames that are looked at singly; NaN in the rows that could not be measured.
+Numbers = NDArray[np.float64]
 
 PLAIN, CHANGED = "plain", "changed"  # how a window was shown, or BLENDED
 

@@ -38,7 +38,7 @@ class Perceptrons(nn.Module):
             out = out @ self.get_buffer(f"weight_{n}") + self.get_buffer(f"bias_{n}")  # [networks, N, after]
         return out.mean(dim=(0, 2))
 
-    def draw(
+    def fit(
         self, numbers: NDArray[np.float64], fake: NDArray[np.bool_], weights: NDArray[np.float64], strength: float
     ) -> None:
         """Fit to rows [N, D] without NaN."""

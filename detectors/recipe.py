@@ -42,9 +42,15 @@ class TrainConfig:
     patience: int = 8  # validations without a better one, after which a training ends
 
     def __post_init__(self) -> None:
-        for name in ("batch", "steps", "frames", "validation_frames", "workers", "log_every", "save_every"):
+        for name in (
+            *("batch", "steps", "frames", "validation_frames", "workers", "log_every", "save_every"),
+            *("validate_every", "patience"),
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train {name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("warmup", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"train {name} is {getattr(self, name)}; it must be at least 0")
         if self.batch % 2:
             raise ConfigError(f"train batch is {self.batch}; it must be even, as half of it is fake")
         if not 0 <= self.blends <= 1:

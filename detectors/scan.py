@@ -23,6 +23,7 @@ from scipy.special import expit, logit
 from torch import Tensor
 
 from detectors.checkpoint import TrainedDetector, load_detector
+from detectors.exam import BLENDED
 from detectors.explain import check_maps, heat_map, lay_over
 from thead_eval import __version__
 from thead_eval.backends import (
@@ -151,6 +152,8 @@ def open_scanner(name: str | Path, device: torch.device, rate: float | None) -> 
         detector.generators,
         reals=int(validation.get("reals", 0)),
         fakes=int(validation.get("fakes", 0)),
+        blends=f"auc/{BLENDED}" in validation,
+        folded=getattr(detector.network, "fits_on", None) == "both",
         window=detector.window,
     )
     return Scanner(
@@ -275,7 +278,7 @@ def refuse_constant(files: Sequence[FileScan]) -> list[FileScan]:
     """The files; where a detector gave one number for every frame of three files or more, without that number."""
     scored = [file for file in files if file.outcome == "scored"]
     # As exact as rows are, of which some may be.
-    given = {logit and round(logit, 4) for file in scored for track in file.tracks for logit in track.logits}
+    given = {round(x, 4) for file in scored for track in file.tracks for x in track.logits if x is not None}
     if len({file.sha256 for file in scored}) < 3 or len(given) > 1:
         return list(files)
     reason = f"the detector gave the same number for every frame of {len(scored)} files"
@@ -424,9 +427,9 @@ def _score_tracks(
         for own in wanting[number]:
             own.heads.append(_cut(picture, own, found))
             if len(own.heads) == own.at_a_time:
-                _score(own, scanner, found.fps, explain)
+                _score(own, path, scanner, found.fps, explain)
     for own in scorings:
-        _score(own, scanner, found.fps, explain)
+        _score(own, path, scanner, found.fps, explain)
         if len(own.logits) < len(own.wanted):
             raise MediaError(f"'{path}' gives fewer frames when it is decoded again; export it again")
     tracks = [_judge_track(own, scanner, found.fps) for own in scorings]
@@ -470,13 +473,13 @@ def _cut(picture: Picture, own: _Scoring, found: _Found) -> Tensor:
     return torch.from_numpy(head.copy()).permute(2, 0, 1)
 
 
-def _score(own: _Scoring, scanner: Scanner, fps: float, explain: bool) -> None:
+def _score(own: _Scoring, path: Path, scanner: Scanner, fps: float, explain: bool) -> None:
     """Score the heads that are held, and let go of all that will not be shown."""
     if not own.heads:
         return
     heads = torch.stack(own.heads)  # [T, 3, SIZE, SIZE]
     own.heads.clear()
-    logits = _logits(scanner, heads)
+    logits = _logits(path, scanner, fps, heads)
     numbers = own.wanted[len(own.logits) : len(own.logits) + len(heads)]
     own.logits += logits.tolist()
     if explain:
@@ -484,13 +487,13 @@ def _score(own: _Scoring, scanner: Scanner, fps: float, explain: bool) -> None:
         own.kept = _pick(own.kept + fresh, fps)
 
 
-def _logits(scanner: Scanner, heads: Tensor) -> Tensor:
+def _logits(path: Path, scanner: Scanner, fps: float, heads: Tensor) -> Tensor:
     """[T] of head crops [T, 3, H, H] uint8 of any size; NaN where a frame could not be scored.
 
     Raises:
         _DetectorFailed: it raised, or gave something else.
     """
-    scores = score_clip(scanner.detector, Clip("scan", alike(heads, scanner.size), 25.0))
+    scores = score_clip(scanner.detector, Clip(str(path), alike(heads, scanner.size), fps))
     if scores.outcome not in ("scored", "nothing"):
         raised = "raised " if scores.outcome == "raised" else ""
         raise _DetectorFailed(f"detector '{scanner.note.name}' {raised}{scores.reason}")
@@ -548,7 +551,7 @@ def _map(path: Path, found: _Found, scorings: Sequence[_Scoring], n: int, scanne
     the same place is blurred in all of them. They are read again, as holding those of every track would take memory.
     """
     own = scorings[n]
-    score = partial(_logits, scanner)
+    score = partial(_logits, path, scanner, found.fps)
     if not own.kept:
         return []
     if scanner.window == 1:

@@ -51,11 +51,11 @@ class Sighted(Line):
         """[..., D] to [...]"""
         return x[..., self.detail].clamp(min=1e-3).log().mean(dim=-1)
 
-    def draw(
+    def fit(
         self, numbers: NDArray[np.float64], fake: NDArray[np.bool_], weights: NDArray[np.float64], strength: float
     ) -> None:
         """Fit to rows [N, D] without NaN."""
-        super().draw(numbers, fake, weights, strength)
+        super().fit(numbers, fake, weights, strength)
         real = torch.from_numpy(numbers[~fake]).float()
         self.get_buffer("least").copy_(self.sharpness(real).quantile(BLURRED))
         self.get_buffer("usual").copy_(super().forward(real).median())

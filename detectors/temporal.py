@@ -29,7 +29,7 @@ class Thumbnails(EfficientNetLite0):
         starts = [min(start, T - self.reach) for start in range(0, T, self.reach)]
         taken = [start + n * self.stride for start in starts for n in range(self.window)]
         windows = frames[taken].view(len(starts), self.window, *frames.shape[1:])
-        return self.learn(windows).repeat_interleave(self.reach)[_own(starts, T, self.reach)]
+        return self.learn(windows)[[min(frame // self.reach, len(starts) - 1) for frame in range(T)]]
 
     def learn(self, windows: Tensor) -> Tensor:
         """Windows uint8 [B, 4, 3, H, W] to logits [B]."""
@@ -37,8 +37,3 @@ class Thumbnails(EfficientNetLite0):
         x = x.view(*windows.shape[:2], *x.shape[1:])
         rows = [torch.cat([x[:, n], x[:, n + 1]], dim=3) for n in (0, 2)]
         return self.judge(efflite_input(torch.cat(rows, dim=2)))  # [B, 3, 2S, 2S]
-
-
-def _own(starts: list[int], frames: int, reach: int) -> list[int]:
-    """For each frame, where its window's logit stands among logits that are repeated `reach` times each."""
-    return [min(frame // reach, len(starts) - 1) * reach for frame in range(frames)]

@@ -323,11 +323,11 @@ def load_state(path: Path, state: State, recipe: Recipe, evidence: Evidence) -> 
         was[section] = json.loads(json.dumps(asdict(config))) | was[section]  # a setting that is newer than the file
     for section in ("detector", "network", "train", "augmentation"):
         before, after = ({"": it[section]} if section == "detector" else it[section] for it in (was, now))
-        for key in after:
-            if key not in FREE and before.get(key) != after[key]:
+        for key in sorted(before.keys() | after.keys()):
+            if key not in FREE and before.get(key) != after.get(key):
                 raise RunError(
                     f"'{path}' was trained with {section} {key}{' ' if key else ''}= {before.get(key)!r}, not "
-                    f"{after[key]!r}; give the same settings, or name another folder with -o"
+                    f"{after.get(key)!r}; give the same settings, or name another folder with -o"
                 )
     state.network.load_state_dict(part_of(stored.tensors, "network"))
     state.average.load_state_dict(part_of(stored.tensors, "average"))

@@ -2,7 +2,9 @@
 
 import base64
 import math
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -103,13 +105,16 @@ def write_case(record: CaseRecord, out: Path) -> None:
     Raises:
         RunError: it cannot be written.
     """
+    page = render(record).encode("utf-8", "backslashreplace")  # as a file's name may hold what is no character
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(render(record), encoding="utf-8")
+        temporary.write_bytes(page)
+        temporary.replace(out)
     except OSError as error:
-        raise RunError(
-            f"'{error.filename or out}' cannot be written ({error.strerror}); name another file with --report"
-        ) from error
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise RunError(f"'{out}' cannot be written ({error.strerror}); name another file with --report") from error
 
 
 def render(record: CaseRecord) -> str:
@@ -250,12 +255,16 @@ def limits(record: CaseRecord) -> list[str]:
         )
     else:
         percent = f"{100 * record.point.rate:g} %"
+        set_on = "on people from whom the detector did not learn"
+        if note.folded:
+            set_on = "in folds, on people from whom rules like the detector's did not learn; its own learnt from all"
         among = f"the {count_words(note.reals, 'real video')}" if note.reals else "the real videos"
         fakes = f"the {count_words(note.fakes, 'fake')}" if note.fakes else "the fakes"
+        blends = ", real ones blended with themselves among them," if note.blends else ""
         said.append(
-            f"The verdicts were set on people from whom the detector did not learn: of {among} at most {percent} were "
-            f"called fake, and of {fakes} at most {percent} real. On other footage, of other cameras or more "
-            "strongly compressed, both shares can be higher."
+            f"The verdicts were set {set_on}: of {among} at most {percent} were called fake, and of {fakes}{blends} at "
+            f"most {percent} real. On other footage, of other cameras or more strongly compressed, both shares can be "
+            "higher."
         )
     if note.generators:
         said.append(

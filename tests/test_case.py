@@ -91,6 +91,13 @@ def test_beside_a_map_stands_whether_it_is_right() -> None:
     assert "reddest tenth blurred" not in render(record(VIDEO))
 
 
+def test_on_whom_verdicts_were_set_is_told() -> None:
+    assert "set on people from whom the detector did not learn: of the 25 real" in render(record(VIDEO))
+    folded = replace(record(VIDEO), detector=replace(record().detector, folded=True, blends=True))
+    page = render(folded)
+    assert "its own learnt from all: of the 25" in page and "75 fakes, real ones blended" in page
+
+
 def test_which_interval_decides_is_told() -> None:
     track = replace(FAKE, score_low=0.912, score_high=0.934)
     page = render(record(replace(VIDEO, tracks=(track,))))
@@ -106,6 +113,8 @@ def test_a_film_of_many_faces() -> None:
 def test_numbers_as_words(tmp_path: Path) -> None:
     assert [probability(value) for value in (None, 0.0, 0.12345, 1.0)] == ["—", "<\u202f0.001", "0.123", ">\u202f0.999"]
     assert [clock(value) for value in (3.21, 63.21, 3600)] == ["3.2\u202fs", "1:03.2", "60:00.0"]
+    write_case(record(replace(VIDEO, path="a/\udcff.mp4")), tmp_path / "case.html")  # no character in any encoding
+    assert "\\udcff.mp4" in (tmp_path / "case.html").read_text() and len(list(tmp_path.iterdir())) == 1
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="name another file with --report"):
         write_case(record(VIDEO), tmp_path / "file" / "case.html")

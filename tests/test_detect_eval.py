@@ -299,7 +299,6 @@ def called(*arguments: object) -> Result:
     return CliRunner().invoke(theval, ["detect", "eval", *map(str, arguments)])
 
 
-@pytest.mark.slow
 def test_a_trained_detector_is_asked_about_whom_it_has_not_seen(folder: Path, trained: Path, tmp_path: Path) -> None:
     told = ("--data", folder / "data", "--fakes", folder / "made", "--frames", 4)
     out = tmp_path / "run"
@@ -329,9 +328,30 @@ def test_a_trained_detector_is_asked_about_whom_it_has_not_seen(folder: Path, tr
     assert json.loads(again.stdout)["measurements"]
     in_place = called("--out", out)
     assert in_place.exit_code == 0 and read_measurements(out) == rows
-    # With another setting it is another run.
+    # With another setting it is another run, and what it holds is not lost to other detectors or scores.
     other = called(*told[:-1], 5, "--detector", trained, "--out", out)
     assert isinstance(other.exception, RunError) and "was made with frames = 4" in str(other.exception)
+    other = called(*told, "--detector", "grain", "--out", out)
+    assert isinstance(other.exception, RunError) and f"holds scores of --detector {trained}" in str(other.exception)
+    other = called("--scores", tmp_path / "again" / SCORES, "--out", out)
+    assert isinstance(other.exception, RunError) and "was made with scores = None" in str(other.exception)
+
+
+def test_a_detector_that_was_trained_anew_is_asked_anew(folder: Path, tmp_path: Path) -> None:
+    told = ("--data", folder / "data", "--fakes", folder / "made", "--frames", 2, "--no-baseline", "--examples", 0)
+    said = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        network = EfficientNetLite0(32).eval()
+        torch.nn.init.normal_(network.head.weight)
+        seen = {"generators": json.dumps(["warp"]), "identities": "[]"}
+        calibration = Calibration(1.0, 0.0, np.array([[1.0, 0.0]]))
+        save_detector(tmp_path / "mine.safetensors", "efflite0", {"size": 32}, network, calibration, [], seen)
+        ran = called(*told, "--detector", tmp_path / "mine.safetensors", "--out", tmp_path / "run")
+        assert ran.exit_code == 0, ran.output
+        frames = read_scores(tmp_path / "run" / SCORES).frames
+        said.append(frames[frames["model"] == "efflite0"]["logit"].to_numpy())
+    assert len(said[0]) == len(said[1]) and not np.isclose(said[0], said[1]).any()
 
 
 SMALL = "[network]\nsize = 32\n[train]\nsteps = 2\nbatch = 4\nvalidate_every = 2\nframes = 2\n"
@@ -424,6 +444,10 @@ def test_what_is_fitted_at_once_is_fitted_once(folder: Path, tmp_path: Path) -> 
         (("--fakes", ".", "--detector", "x", "--config", "x"), "--config means something only with a --protocol"),
         (("--fakes", ".", "--detector", "x", "--folds", "3"), "--folds means something only with a --protocol"),
         (("--fakes", ".", "--detector", "x", "--draws", "3"), "--draws means something only with --protocol k-shot"),
+        (
+            ("--fakes", ".", "--detector", "x", "--protocol", "P1", "--split", "val"),
+            "--split means something only with",
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_told(

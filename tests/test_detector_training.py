@@ -335,6 +335,15 @@ def test_what_cannot_be_trained(finished: Path, evidence: Evidence, dataset: Dat
         run(evidence, finished)
     with pytest.raises(RunError, match=r"was trained with train lr = 0\.0002, not 0\.1"):
         run(evidence, finished, replace(RECIPE, train=replace(TRAIN, lr=0.1)), resume=True)
+    small = replace(RECIPE, network={**RECIPE.network, "size": 64})
+    with pytest.raises(RunError, match=r"was trained with network size = .*, not 64"):
+        run(evidence, finished, small, resume=True)
+    with pytest.raises(RunError, match=r"was trained with network size = .*, not None"):
+        run(evidence, finished, replace(RECIPE, network={}), resume=True)
+    with pytest.raises(ConfigError, match="train validate_every is 0; it must be at least 1"):
+        replace(TRAIN, validate_every=0)
+    with pytest.raises(ConfigError, match="train warmup is -1; it must be at least 0"):
+        replace(TRAIN, warmup=-1)
     with pytest.raises(RunError, match="was trained with detector = 'efflite0', not 'sbi'"):
         run(evidence, finished, replace(RECIPE, detector="sbi"), resume=True)
     with pytest.raises(RunError, match="learnt from other clips"):

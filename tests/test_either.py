@@ -35,7 +35,7 @@ def test_one_that_does_not_know_does_not_speak_against_one_that_does() -> None:
     x[fake, generator[fake]] += 3
     x[fake, 1 - generator[fake]] -= 3
     line = Line(2)
-    line.draw(x, fake, np.ones(len(x)), 1.0)
+    line.fit(x, fake, np.ones(len(x)), 1.0)
     weights = [weigh(logits, fake, np.where(generator == own, 1.0, 0.0)) for own, logits in enumerate(x.T)]
     weighed = np.stack([a * logits + b for (a, b), logits in zip(weights, x.T, strict=True)], axis=1)
     assert roc_auc_score(fake, line(torch.from_numpy(x).float()).numpy()) < 0.6

@@ -18,7 +18,7 @@ from thead_eval.curves import make_curves, write_curves
 from thead_eval.detection import SCORES, clip_scores, measure_scores, read_scores
 from thead_eval.errors import RunError
 from thead_eval.evidence import Evidence
-from thead_eval.examples import FOLDER, Example, read_examples
+from thead_eval.examples import FOLDER, Example, read_examples, write_examples
 from thead_eval.pictures import Picture
 from thead_eval.results import write_measurements
 from thead_eval.run import RunFolder, open_run
@@ -127,6 +127,10 @@ def test_a_detector_that_needs_neighbours_is_explained_with_them(
     steady.shown.clear()
     make_examples(run, judges, read_scores(run.path / SCORES), evidence, 1, white, quiet)  # once is enough
     assert not steady.shown
+    former = [replace(e, p=e.p / 2) for e in read_examples(run.path)]  # of the same detector before it was trained anew
+    write_examples(run.path, former)
+    make_examples(run, judges, read_scores(run.path / SCORES), evidence, 1, white, quiet)
+    assert steady.shown and {e.p for e in read_examples(run.path)} == {2 * e.p for e in former}
 
 
 def test_a_clip_that_is_gone_by_then_is_left_out(evidence: Evidence, judged: tuple[RunFolder, list[Judge]]) -> None:

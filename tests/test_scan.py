@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from thead_eval.cli.detect.scan import command
 from thead_eval.errors import ConfigError, RunError
 from thead_eval.marks import Mark
 from thead_eval.media import write_image
+from thead_eval.pictures import probe_video
 from thead_eval.scanned import read_rows
 from thead_eval.statistics import Interval
 from thead_eval.testing import write_video
@@ -77,7 +78,19 @@ class Broken:
         return self.gives.expand(len(clip), *self.gives.shape[1:])
 
 
-def scanner(detector: Brightness | Broken, **changed: object) -> Scanner:
+@dataclass
+class Listens:
+    """Keeps which clips it was asked about; a stranger, as it gives probabilities alone."""
+
+    name: str = "listens"
+    asked: list[tuple[str, float]] = field(default_factory=list)
+
+    def score(self, clip: Clip) -> Tensor:
+        self.asked.append((clip.id, clip.fps))
+        return torch.linspace(0.1, 0.9, len(clip))
+
+
+def scanner(detector: Brightness | Broken | Listens, **changed: object) -> Scanner:
     def p(value: float) -> float:
         return float(torch.tensor(value).sigmoid())
 
@@ -113,7 +126,7 @@ def scan(path: Path, using: Scanner | None = None, explain: bool = False) -> Fil
     return scan_file(path, using or scanner(Brightness()), SETTINGS, explain=explain)
 
 
-def test_videos_and_pictures_in_folders_and_by_name(folder: Path) -> None:
+def test_videos_and_pictures_in_folders_and_by_name(folder: Path, tmp_path: Path) -> None:
     files, passed_over = find_media([folder, folder / "dark.mp4", folder / "words.txt"])
     found = [path.name for path in files]
     videos = ["bright.mp4", "cut.mp4", "dark.mp4", "grey.jpg", "grey.mp4", "hopper.png", "short.mp4", "two.mp4"]
@@ -122,12 +135,11 @@ def test_videos_and_pictures_in_folders_and_by_name(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no file or folder 'absent\.mp4'"):
         find_media([Path("absent.mp4")])
     assert [path.name for path in find_media([folder / "d*.mp4"]).files] == ["dark.mp4"]
-    (folder / "nothing").mkdir(exist_ok=True)
-    with pytest.raises(ConfigError, match="holds no video and no picture"):
-        find_media([folder / "nothing"])
-    (folder / "nothing" / "a.xyz").write_text("")
+    with pytest.raises(ConfigError, match="holds no video and no picture; name"):
+        find_media([tmp_path])
+    (tmp_path / "a.xyz").write_text("")
     with pytest.raises(ConfigError, match="no picture, by the names of its files; name files"):
-        find_media([folder / "nothing"])
+        find_media([tmp_path])
 
 
 def test_a_bright_face_is_fake_and_a_dark_one_real(folder: Path) -> None:
@@ -226,6 +238,8 @@ def test_a_detector_that_always_says_the_same_is_refused() -> None:
     refused = refuse_constant(files)
     assert {file.outcome for file in refused} == {"failed"} and not refused[0].tracks
     assert refuse_constant(files[:2]) == files[:2]
+    unscored = replace(track, logits=(0.5, None))
+    assert refuse_constant([*files, replace(files[0], tracks=(unscored,))])[0].outcome == "failed"
     other = replace(track, logits=(0.5, 0.4))
     assert refuse_constant([*files, replace(files[0], tracks=(other,))])[0].outcome == "scored"
 
@@ -344,7 +358,7 @@ def test_the_command_lists_every_file(folder: Path, detector: Path) -> None:
             assert len(track["curve"]) >= 1 and track["failed"] == 0
     verdicts = {row["verdict"] for row in rows}
     assert ran.exit_code == (3 if "fake" in verdicts else 4)
-    assert "words.txt' was passed over" in ran.stderr or "files were passed over" in ran.stderr
+    assert "words.txt' was passed over, called neither as a video nor as a picture (.txt)" in ran.stderr
 
 
 def test_the_command_writes_a_case_report(folder: Path, detector: Path, tmp_path: Path) -> None:
@@ -413,26 +427,62 @@ def test_a_scan_that_was_killed_goes_on(folder: Path, detector: Path, tmp_path: 
     assert isinstance(CliRunner().invoke(command, [*told, "--report", "a.html"]).exception, ConfigError)
 
 
+def test_rows_of_other_files_stay(
+    folder: Path, detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "rows.jsonl"
+    for name in ("dark.mp4", "grey.jpg"):
+        shutil.copy(folder / name, tmp_path)
+    for files in (
+        ["grey.jpg"],
+        ["dark.mp4"],
+        ["grey.jpg", str(tmp_path / "dark.mp4")],
+    ):  # one of them by its whole path
+        ran = CliRunner().invoke(command, [*files, "--detector", str(detector), "--out", str(out)])
+        assert ran.exit_code in (0, 3, 4), ran.output
+        assert f"{len(files)} file" in ran.stdout
+    rows = [json.loads(line)["path"] for line in out.read_text().splitlines()]
+    assert rows == ["grey.jpg", str(tmp_path / "dark.mp4"), "dark.mp4"]
+
+
+def test_a_detector_is_told_how_fast_a_video_runs(folder: Path) -> None:
+    listens = Listens()
+    assert scan(folder / "dark.mp4", scanner(listens)).outcome == "scored"
+    assert set(listens.asked) == {(str(folder / "dark.mp4"), probe_video(folder / "dark.mp4").fps)}
+
+
 def test_a_report_takes_no_other_files_place(folder: Path, detector: Path, tmp_path: Path) -> None:
     evidence = tmp_path / "a.mp4"
     shutil.copy(folder / "dark.mp4", evidence)
     before = evidence.read_bytes()
     page = tmp_path / "page.html"
     page.write_text("<!doctype html><p>evidence")
-    for scanned, report in ((evidence, evidence), (folder / "grey.jpg", evidence), (page, page)):
+    for scanned, report in ((evidence, evidence), (folder / "grey.jpg", evidence), (folder / "grey.jpg", page)):
         ran = CliRunner().invoke(command, [str(scanned), "--detector", str(detector), "--report", str(report)])
         assert isinstance(ran.exception, ConfigError) and "is a file that is there" in str(ran.exception)
     assert evidence.read_bytes() == before and page.read_text() == "<!doctype html><p>evidence"
-    for _ in range(2):  # a report takes a report's
+    (tmp_path / "seen").mkdir()
+    shutil.copy(folder / "grey.jpg", tmp_path / "seen")
+    for _ in range(2):  # a report takes a report's, and is no file that was passed over
+        report = tmp_path / "seen" / "case.html"
         ran = CliRunner().invoke(
-            command, [str(folder / "grey.jpg"), "--detector", str(detector), "--report", str(tmp_path / "case.html")]
+            command, [str(tmp_path / "seen"), "--detector", str(detector), "--report", str(report)]
         )
-        assert ran.exit_code == 4, ran.output
+        assert ran.exit_code == 4 and "passed over" not in ran.output, ran.output
 
 
 def test_what_is_no_scan_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    for content in (b"mine", b'{"path": "a"}\n{"path": "b"}\n', b"[1]\n[2]", b"\xff\xfe{}\n", b"\x00\x00\x00 ftyp"):
+    foreign = (
+        b"mine",
+        b'{"path": "a"}',
+        b'{"path": "a"}\n{"path": "b"}\n',
+        b"[1]\n[2]",
+        b"\xff\xfe{}\n",
+        b"\x00\x00 ftyp",
+    )
+    for content in foreign:
         path.write_bytes(content)
         with pytest.raises(RunError, match=r"is not a file of 'theval detect scan --out' \(line 1\)"):
             read_rows(path, {"detector": "trio"})

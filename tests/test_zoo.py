@@ -224,7 +224,7 @@ def test_a_blurred_frame_is_no_seam(frames: Tensor) -> None:
     numbers[fake, 4:] *= 0.5  # as blends, some of whose parts are blurred
     numbers[fake, 0] *= 1.5
     rule = Sighted(6, slice(4, 6))
-    rule.draw(numbers, fake, np.ones(400), 1.0)
+    rule.fit(numbers, fake, np.ones(400), 1.0)
     sharpness = rule.sharpness(torch.from_numpy(numbers).float())
     assert (sharpness[~fake] < rule.get_buffer("least")).float().mean() == pytest.approx(0.15, abs=0.01)
     sharp, dull = torch.full((6,), 1.0), torch.full((6,), 0.01)
@@ -345,7 +345,7 @@ def test_perceptrons_find_what_no_line_does() -> None:
     rules: list[Line | Perceptrons] = [Line(4), Perceptrons(4, networks=2)]
     right = []
     for rule in rules:
-        rule.draw(x[:300], inside[:300], np.ones(300), 1.0)
+        rule.fit(x[:300], inside[:300], np.ones(300), 1.0)
         logits = rule(torch.from_numpy(x).float()).numpy()
         right.append(((logits > 0) == inside)[300:].mean())
     assert right[0] < 0.65 and right[1] > 0.9

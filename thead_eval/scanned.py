@@ -26,20 +26,22 @@ def read_rows(path: Path, stated: Mapping[str, Any]) -> dict[str, Row]:  # Any: 
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)  # of UTF-8; another file, a video say, is no text
-            rows[row["path"]] = row
-            differing = [name for name, value in stated.items() if row[name] != value]
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
             if number == len(lines) and rows:
                 break
+            row = None
+        if not isinstance(row, dict) or not {"path", "outcome", "tracks", *stated} <= row.keys():
             raise RunError(
                 f"'{path}' is not a file of 'theval detect scan --out' (line {number}); name another with --out"
-            ) from None
+            )
+        differing = [name for name, value in stated.items() if row[name] != value]
         if differing:
             name = differing[0]
             raise RunError(
                 f"'{path}' was made with {name} = {row[name]!r}, not {stated[name]!r}; give the same, or name another "
                 "file with --out"
             )
+        rows[row["path"]] = row
     return rows
 
 

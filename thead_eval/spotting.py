@@ -122,7 +122,8 @@ def _row(
     if lost:
         notes.append(f"{lost} fakes could not be judged by it")
     if learnt:
-        notes.append(f"{learnt} people from whom it has learnt are left out")
+        many = f"{learnt} people from whom it has learnt are" if learnt > 1 else "1 person from whom it has learnt is"
+        notes.append(f"{many} left out")
     return Measurement(
         metric=METRIC,
         **interval._asdict(),

@@ -272,6 +272,8 @@ class DetectorNote:
     generators: tuple[str, ...] = ()  # whose fakes it has seen; () where it does not say
     reals: int = 0  # videos on which its verdicts were set, of people it did not learn from; 0: it does not say
     fakes: int = 0
+    blends: bool = False  # whether real videos blended with themselves are among these
+    folded: bool = False  # whether it learnt from these people after all, once rules had been judged that had not
     window: int = 1  # consecutive frames that it judges together
 
 

@@ -89,6 +89,6 @@ def check_page(out: Path, inputs: Iterable[Path] = ()) -> None:
     if not out.is_file():
         return
     with out.open("rb") as file:
-        page = file.read(256).lstrip().lower().startswith((b"<!doctype html", b"<html"))
-    if not page or any(path.samefile(out) for path in inputs):
+        ours = b'<meta name="generator" content="theval ' in file.read(1024)
+    if not ours or any(path.samefile(out) for path in inputs):
         raise ConfigError(f"'{out}' is a file that is there, and no page of theval's; name another for the page")

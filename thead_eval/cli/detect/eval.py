@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from thead_eval.cli.options import check_device, numbers, refuse, without_generators
-from thead_eval.errors import ConfigError, DatasetError, MediaError
+from thead_eval.errors import ConfigError, DatasetError, MediaError, RunError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -162,7 +162,9 @@ def command(
     for name in perturbations:
         if name not in PERTURBATIONS:
             raise ConfigError(f"no perturbation is named '{name}'; there are: {', '.join(PERTURBATIONS)}")
-    if not protocols:
+    if protocols:
+        refuse(click.get_current_context(), ("split", "examples"), "detectors as they come, without --protocol")
+    else:
         refuse(click.get_current_context(), ("recipe", "folds", "leaky", "no_faces"), "a --protocol")
     if "k-shot" not in protocols:
         refuse(click.get_current_context(), ("known_fakes", "draws"), "--protocol k-shot")
@@ -194,9 +196,10 @@ def command(
     if dataset:
         described |= {"path": dataset.path, "sha256": dataset.sha256}
     run = open_run(out, config, SETTINGS)
+    _check_kept(out, config)
     run.record("predicting", config, described, {}, [])
     with progress_bars() as progress:
-        fit, trainings = _fit(device, recipe, detectors, progress), out / "trainings"
+        fit, trainings = _fit(device, recipe, detectors if protocols else (), progress), out / "trainings"
         if protocols:
             split_as = split_folds(evidence, folds, seed) if folds else [evidence]
             if folds:
@@ -246,6 +249,26 @@ def command(
     _tell(measurements, out, as_json)
 
 
+def _check_kept(out: Path, config: dict[str, Any]) -> None:  # Any: JSON
+    """Whether all that a run's scores hold is asked for again, as they are gathered anew.
+
+    Raises:
+        RunError: what other detectors said, or of other perturbations, would be lost.
+    """
+    from thead_eval.results import read_run
+
+    if not (out / "run.json").exists():
+        return
+    earlier = read_run(out).config
+    for key, option in (("detectors", "--detector"), ("perturbations", "--perturb")):
+        for name in earlier.get(key, []):
+            if name not in config[key]:
+                raise RunError(
+                    f"'{out}' holds scores of {option} {name}, which would be lost; name it too, or another folder "
+                    "with --out"
+                )
+
+
 def _added(asked: Sequence[str], no_baseline: bool, learnable: bool) -> tuple[str, ...]:
     """What is judged beside those that were asked for."""
     if no_baseline or BASELINE in asked:
@@ -278,10 +301,12 @@ def _judge_again(scores: Path, out: Path, seed: int) -> list["Measurement"]:
     table = read_scores(scores)
     earlier: RunRecord | None = read_run(scores.parent) if (scores.parent / "run.json").exists() else None
     config = (earlier.config if earlier else {}) | {"seed": seed, "theval": __version__, "detection": True}
-    run = open_run(out, config, ())
-    if scores.resolve() != (out / SCORES).resolve():
-        (out / SCORES).write_bytes(scores.read_bytes())
+    elsewhere = scores.resolve() != (out / SCORES).resolve()
+    if elsewhere:
         config["scores"] = str(scores)
+    run = open_run(out, config, ("scores",))  # a run that judged other scores, or none, keeps its own
+    if elsewhere:
+        (out / SCORES).write_bytes(scores.read_bytes())
     described, weights = (earlier.dataset, earlier.weights) if earlier else ({}, {})
     with progress_bars() as progress:
         return _measure(run, table, config, described, weights, progress)

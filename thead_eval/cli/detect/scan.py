@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -96,20 +96,24 @@ def command(
     from thead_eval.cli.options import check_device, check_page
     from thead_eval.cli.progress import progress_bars
     from thead_eval.errors import ConfigError
-    from thead_eval.scanned import append_row, write_rows
-    from thead_eval.verdicts import file_row
+    from thead_eval.scanned import append_row, read_rows, write_rows
+    from thead_eval.verdicts import file_of, file_row
 
     if report and out:
         raise ConfigError("a report shows frames, which --out does not keep; give --report or --out, not both")
     started, begin = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", time.monotonic()
     check_device(device)
     files, passed_over = find_media(paths)
+    ours = {path.resolve() for path in (report, out) if path}  # of an earlier scan
+    passed_over = [file for file in passed_over if file.resolve() not in ours]
     if report:
         check_page(report, files)
     scanner = open_scanner(detector, torch.device(device), fpr)
     settings = ScanSettings(per_second=per_second, min_frames=min_frames, searched=searched)
     stated = scanner.stated() | {"settings": asdict(settings)}
-    known = _continue(out, stated, files) if out else {}
+    earlier = read_rows(out, stated) if out else {}
+    if out:
+        write_rows(out, earlier.values())  # a line that was cut off is none of them
 
     def keep(scan: "FileScan") -> None:
         if out:
@@ -117,11 +121,19 @@ def command(
 
     with progress_bars() as progress:
         scans = scan_files(
-            files, scanner, settings, explain=report is not None, known=known, keep=keep, progress=progress
+            files,
+            scanner,
+            settings,
+            explain=report is not None,
+            known={path: file_of(row) for path, row in earlier.items()},
+            keep=keep,
+            progress=progress,
         )
     rows = [file_row(scan) | stated for scan in scans]
     if out:
-        write_rows(out, rows)  # in the order of the files, each once, and none that turned out to be always the same
+        mine = {row["path"] for row in rows}
+        others = [row for path, row in earlier.items() if path not in mine]
+        write_rows(out, [*rows, *others])  # in the order of the files, none that turned out to be always the same
     if report is not None:
         _write_report(report, scans, passed_over, scanner, settings, started, time.monotonic() - begin, device)
     if as_json:
@@ -133,21 +145,6 @@ def command(
     if report is not None:
         click.echo(f"{report} ({report.stat().st_size / 1e6:.1f} MB)", err=as_json)
     sys.exit(_exit_code(scans))
-
-
-def _continue(out: Path, stated: dict[str, Any], files: "Sequence[Path]") -> "dict[str, FileScan]":  # Any: JSON
-    """What an earlier scan found in these files, which `out` holds alone from now on.
-
-    Raises:
-        RunError: it was made otherwise.
-    """
-    from thead_eval.scanned import read_rows, write_rows
-    from thead_eval.verdicts import file_of
-
-    asked = set(map(str, files))
-    rows = [row for path, row in read_rows(out, stated).items() if path in asked]
-    write_rows(out, rows)
-    return {row["path"]: file_of(row) for row in rows}
 
 
 def _passed_over(files: Sequence[Path]) -> str:
@@ -219,7 +216,7 @@ def _print(scans: "Sequence[FileScan]", scanner: "Scanner") -> None:
     for column in table.columns[2:5]:
         column.justify = "right"
     colours = {"fake": "red", "inconclusive": "yellow", "real": "green"}
-    shared = os.path.commonpath([Path(scan.path).parent for scan in scans])
+    shared = os.path.commonpath([os.path.dirname(os.path.abspath(scan.path)) for scan in scans])
     for scan in scans:
         track, name = scan.deciding, escape(os.path.relpath(scan.path, shared))
         marks = " ".join(dict.fromkeys(mark.kind for mark in scan.marks))
