@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from thead_eval.detection import (
 )
 from thead_eval.errors import RunError
 from thead_eval.evidence import Item
+from thead_eval.metrics.detection import auc, expected_calibration_error
 from thead_eval.results import Measurement
 from thead_eval.statistics import Draws, bootstrap_bounds
 from thead_eval.types import Clip
@@ -305,27 +307,52 @@ def test_a_table_that_cannot_be_trusted_is_refused(tmp_path: Path) -> None:
         read_scores(path)
 
 
-def test_the_bootstrap_covers_the_truth_where_frames_would_not() -> None:
+@pytest.mark.parametrize(
+    ("own", "fakes_own", "noise", "gap"),
+    [(1.0, 0.2, 0.2, 0.6), (0.5, 0.5, 1.0, 2.5), (0.5, 0.5, 0.7, 3.0)],
+)
+def test_the_bootstrap_covers_the_truth_where_frames_would_not(
+    own: float, fakes_own: float, noise: float, gap: float
+) -> None:
     random = np.random.default_rng(0)
+    truth = NormalDist().cdf(gap / np.sqrt(2 * own**2 + fakes_own**2 + 2 * noise**2))  # of a fake and another's real
+    clips = np.concatenate([np.arange(18), np.repeat(np.arange(18), 6)])  # a real one and six fakes of each person
+    people, fake = np.repeat(clips, 8), np.repeat(np.arange(len(clips)) >= 18, 8)  # of eight frames, all alike
 
     def covered(by_identity: bool) -> float:
         hits = 0
         for trial in range(100):
-            people = np.repeat(np.arange(25), 16)
-            values = random.normal(size=25)[people] + 0.3 * random.normal(size=len(people))
-            mean_of = lambda draws, v=values: draws.weights @ v / draws.weights.sum(axis=1)  # noqa: E731
-            bounds = bootstrap_bounds(mean_of, people if by_identity else np.arange(len(people)), trial, 200)
+            theirs, of_fakes = random.normal(0, own, 18), random.normal(gap, fakes_own, 18)
+            of_clips = random.normal(0, noise, len(clips)).repeat(8)
+            logits = theirs[people] + np.where(fake, of_fakes[people], 0) + of_clips
+            measure = lambda draws, x=logits: auc(fake, x, draws)  # noqa: E731
+            rows = people if by_identity else np.arange(len(people))
+            bounds = bootstrap_bounds(measure, rows, trial, "share", 17 if by_identity else None, draws=200)
             assert bounds is not None
-            hits += bounds[0] <= 0 <= bounds[1]
+            hits += bounds[0] <= truth <= bounds[1]
         return hits / 100
 
-    assert covered(True) >= 0.85
-    assert covered(False) <= 0.5
+    assert 0.88 <= covered(True) <= 0.99
+    assert covered(False) <= 0.8
+
+
+def test_an_error_of_few_people_is_no_smaller_for_being_drawn() -> None:
+    random = np.random.default_rng(0)
+    people = np.arange(30)
+    fake, p = people % 2 == 0, random.uniform(0, 1, 30)
+
+    def measure(draws: Draws) -> NDArray[np.float64]:
+        return expected_calibration_error(fake, p, draws)
+
+    value = float(measure(Draws(np.ones((1, 30)), people))[0])
+    bounds = bootstrap_bounds(measure, people, 0, "distance")
+    assert bounds is not None and bounds[0] < value < bounds[1] and value - bounds[0] > bounds[1] - value
 
 
 def test_no_bounds_of_one_person_or_where_most_draws_have_no_value() -> None:
     def measure(draws: Draws) -> NDArray[np.float64]:
         return np.full(len(draws.counts), np.nan)
 
-    assert bootstrap_bounds(measure, np.zeros(5, np.int64), 0) is None
-    assert bootstrap_bounds(measure, np.arange(5), 0) is None
+    assert bootstrap_bounds(measure, np.zeros(5, np.int64), 0, "share") is None
+    assert bootstrap_bounds(measure, np.arange(5), 0, "share") is None
+    assert bootstrap_bounds(lambda draws: np.full(len(draws.counts), 0.5), np.arange(5), 0, "share", freedom=0) is None

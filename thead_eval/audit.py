@@ -254,7 +254,10 @@ def tell_by_metadata(
         return Interval(None, None, None), []
     of_known, p_known = fake[known], p[known]
     identities = np.unique(np.array(names)[known], return_inverse=True)[1]
-    bounds = bootstrap_bounds(lambda draws: auc(of_known, p_known, draws), identities, seed)
+    smaller_class = min(len(np.unique(identities[of_known == label])) for label in (False, True))
+    bounds = bootstrap_bounds(
+        lambda draws: auc(of_known, p_known, draws), identities, seed, "share", freedom=smaller_class - 1
+    )
     low, high = bounds or (None, None)
     tells = []
     for name, remains in metadata.REMAINS.items():

@@ -25,7 +25,7 @@ from thead_eval.errors import RunError
 from thead_eval.evidence import Item
 from thead_eval.metrics.detection import METRICS, DetectionMetric, Values, once, why_not
 from thead_eval.results import Failure, LeftOut, Measurement, write_json
-from thead_eval.statistics import Draws, bootstrap_bounds, jackknife_groups
+from thead_eval.statistics import Draws, Scale, bootstrap_bounds, jackknife_groups
 from thead_eval.types import Clip, Detector
 
 SCHEMA = 1
@@ -303,7 +303,7 @@ class _Number:
     higher_is_better: bool
     compute: Callable[[Draws], Values]
     absent: str = ""  # why it has no value
-    bounded: bool = False  # a share, of which 0 and 1 are the ends
+    scale: Scale = "share"  # of its interval
 
 
 def measure_scores(scores: Scores, seed: int, progress: Callable[[str, int, int], None]) -> list[Measurement]:
@@ -413,7 +413,8 @@ def measure_question(
     kept = np.ones((len(groups), len(people)))  # how often each draw of the jackknife holds each person
     for draw, group in zip(kept, groups, strict=True):
         draw[group] = 0
-    smaller_class = min(scored.loc[fake, "identity"].nunique(), scored.loc[~fake, "identity"].nunique())
+    of_class = [scored.loc[mask, "identity"].nunique() for mask in (fake, ~fake) if mask.any()]
+    smaller_class = min(of_class, default=0)
     perturbed = "perturbation" in question.labels
     made = []
     for number in _numbers(question, scored, fake, unit, perturbed):
@@ -422,7 +423,8 @@ def measure_question(
         left_out: tuple[LeftOut, ...] = ()
         if not note:
             value = float(number.compute(once(len(scored)))[0])
-            low, high = bootstrap_bounds(number.compute, identities, seed) or (None, None)
+            bounds = bootstrap_bounds(number.compute, identities, seed, number.scale, freedom=smaller_class - 1)
+            low, high = bounds or (None, None)
             left = number.compute(Draws(kept, identities)) if groups else np.empty(0)
             if not np.isnan(left).any():
                 left_out = tuple(
@@ -430,10 +432,10 @@ def measure_question(
                     for group, each in zip(groups, left.tolist(), strict=True)
                 )
             ends = [end for end in (0.0, 1.0) if abs(value - end) < 1e-12]
-            if number.bounded and ends and low is not None and high is not None and high - low < 1e-12:
-                # The same in each draw, however few people there are to draw from.
-                value, fault = ends[0], 1 - 0.025 ** (1 / max(smaller_class, 1))
-                low, high = (value - fault, value) if value else (value, value + fault)
+            if number.scale == "share" and ends and low is not None and high is not None:
+                # The same in each draw, or nearly, however few people there are to draw from.
+                value, fault = ends[0], 1 - 0.025 ** (1 / smaller_class)
+                low, high = (min(low, 1 - fault), 1.0) if value else (0.0, max(high, fault))
         made.append(
             Measurement(
                 metric=number.name,
@@ -444,14 +446,19 @@ def measure_question(
                 n_frames=int(scored["frames"].sum()),
                 n_identities=int(scored["identity"].nunique()),
                 n_failed=int(rows["failed"].sum()),
-                n_real=int((~fake).sum()),
-                n_fake=int(fake.sum()),
+                n_real=_count(scored[~fake], unit),
+                n_fake=_count(scored[fake], unit),
                 labels=question.labels | {"unit": unit},
                 left_out=left_out,
                 note=note,
             )
         )
     return made
+
+
+def _count(rows: pd.DataFrame, unit: Literal["clip", "frame"]) -> int:
+    """Clips, each once however many draws of a training have judged it; or frames."""
+    return int(rows["item"].nunique()) if unit == "clip" else len(rows)
 
 
 def _numbers(
@@ -465,7 +472,7 @@ def _numbers(
     for metric in METRICS:
         if not perturbed or metric.name in PERTURBED:
             compute = _over_draws(metric, scored, fake, draws)
-            yield _Number(metric.name, metric.higher_is_better, compute, why_not(metric, fake[draws[0]]), metric.share)
+            yield _Number(metric.name, metric.higher_is_better, compute, why_not(metric, fake[draws[0]]), metric.scale)
     if unit == "frame" or len(draws) > 1:
         return
     logits, logits_as_is = scored["logit"].to_numpy(), scored["logit_as_is"].to_numpy()
@@ -480,7 +487,7 @@ def _numbers(
         ):
             if perturbed or "flipped" not in name:
                 absent = "" if of_class.any() else f"there are no {name.split('_')[0]}"
-                yield _Number(name, more_is_better, _share(counted, of_class), absent, True)
+                yield _Number(name, more_is_better, _share(counted, of_class), absent)
 
 
 def _over_draws(

@@ -5,7 +5,7 @@ frames covers the true mean in a quarter of the cases where it promises 95 %.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,34 +86,60 @@ class Draws(NamedTuple):
         return self.counts[:, self.identity]
 
 
+Scale = Literal["share", "positive", "distance"]
+
+
 def bootstrap_bounds(
     measure: Callable[[Draws], NDArray[np.float64]],
     identities: NDArray[np.int64],
     seed: int,
+    scale: Scale,
+    freedom: int | None = None,
     draws: int = 1000,
 ) -> tuple[float, float] | None:
-    """The 95 % interval of any measure of rows, from drawing identities with replacement.
+    """The 95 % interval of any measure of rows, by how it varies where identities are drawn with replacement.
+
+    Student's, with the deviation of the draws, and not their percentiles. Who is drawn twice is compared with
+    himself, which makes every draw's AUC too high by the difference of AUC within and between people, divided by
+    their number; and near 1 percentiles reach too little down. Of 18 to 25 people who have a real video and six fakes
+    they cover the truth in 69 to 93 of 100 cases, this in 86 to 98: `test_detection.py` does it again.
 
     Args:
         measure: [D] values of so many draws, NaN of a draw that has none.
         identities: [N] the identity of each row.
         seed: Of the draws.
+        scale: On which it is symmetrical: of a "share", which is 0 to 1, log-odds; of what is "positive", logarithms. A
+            "distance" is the mean of absolute differences: of few people it is too large, and drawing adds as much
+            again, so that the interval reaches down by so much more.
+        freedom: Student's; None: the identities less one.
         draws: How many.
 
     Returns:
-        The 2.5 and 97.5 percentiles; None with fewer than two identities, or where a tenth of the draws has no value.
+        Low and high; None with fewer than two identities or no degree of freedom, or where a tenth of the draws has no
+        value. Of a share of 0 or 1 they say little: it has no odds, and gets the draws' percentiles.
     """
     people, rows = np.unique(identities, return_inverse=True)
-    if len(people) < 2:
+    freedom = len(people) - 1 if freedom is None else freedom
+    if len(people) < 2 or freedom < 1:
         return None
+    value = float(measure(Draws(np.ones((1, len(people))), rows))[0])
     counts = np.random.default_rng(seed).multinomial(len(people), np.full(len(people), 1 / len(people)), size=draws)
     at_a_time = max(1, CELLS // len(rows))
     parts = [counts[first : first + at_a_time].astype(float) for first in range(0, draws, at_a_time)]
     values = np.concatenate([measure(Draws(part, rows)) for part in parts])
     if np.isnan(values).mean() > 0.1:
         return None
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    margin = _student(freedom) * float(np.nanstd(values, ddof=1))
+    if scale == "distance":
+        excess = max(float(np.nanmean(values)) - value, 0.0)
+        return max(value - excess - margin, 0.0), value + margin
+    if scale == "positive":
+        return value * np.exp(-margin / value), value * np.exp(margin / value)
+    if not 0 < value < 1:
+        low, high = np.nanpercentile(values, [2.5, 97.5])
+        return float(low), float(high)
+    odds, reach = special.logit(value), margin / (value * (1 - value))
+    return float(special.expit(odds - reach)), float(special.expit(odds + reach))
 
 
 class PairedDifference(NamedTuple):

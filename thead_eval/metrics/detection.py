@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from thead_eval.statistics import Draws
+from thead_eval.statistics import Draws, Scale
 
 Weights = NDArray[np.float64]  # [D, N]; how often each draw holds each score
 Labels = NDArray[np.bool_]  # [N]; True = fake
@@ -146,15 +146,13 @@ class DetectionMetric:
     summary: str
     both_classes: bool = True  # None where all are real, or all fake
     minimum_reals: int = 1  # with fewer there is no such false positive rate to be read
-    share: bool = False  # of people's clips: at 0 and 1 a bootstrap has no width
+    scale: Scale = "share"  # of its interval
 
 
 METRICS = (
-    DetectionMetric("auc", True, "score", auc, "area under the ROC curve, ties counting half", share=True),
-    DetectionMetric("ap", True, "score", average_precision, "average precision, fakes being positive", share=True),
-    DetectionMetric(
-        "eer", False, "score", equal_error_rate, "equal error rate: nearest threshold, mean of both", share=True
-    ),
+    DetectionMetric("auc", True, "score", auc, "area under the ROC curve, ties counting half"),
+    DetectionMetric("ap", True, "score", average_precision, "average precision, fakes being positive"),
+    DetectionMetric("eer", False, "score", equal_error_rate, "equal error rate: nearest threshold, mean of both"),
     *(
         DetectionMetric(
             f"tpr_at_{fpr:g}",
@@ -163,7 +161,6 @@ METRICS = (
             partial(true_positive_rate_at, fpr / 100),
             f"share of fakes flagged where at most {fpr:g} % of the reals are; n/a with fewer than {reals} reals",
             minimum_reals=reals,
-            share=True,
         )
         for fpr, reals in ((5, 20), (1, 100), (0.1, 1000))
     ),
@@ -174,9 +171,10 @@ METRICS = (
         expected_calibration_error,
         f"expected calibration error of p(fake), {ECE_BINS} bins of equal width, l1",
         both_classes=False,
+        scale="distance",
     ),
-    DetectionMetric("brier", False, "probability", brier, "mean squared error of p(fake)", both_classes=False),
-    DetectionMetric("log_loss", False, "probability", log_loss, "mean -ln p of what is true", both_classes=False),
+    DetectionMetric("brier", False, "probability", brier, "mean squared error of p(fake)", False, scale="positive"),
+    DetectionMetric("log_loss", False, "probability", log_loss, "mean -ln p of what is true", False, scale="positive"),
 )
 
 
