@@ -104,9 +104,12 @@ def list_clips(items: Sequence[Item], place: NDArray[np.int64], blended: NDArray
     there, owner = np.unique(place + len(items) * blended, return_inverse=True)
     fake = np.array([clips[n][0] for n in there], np.bool_)
     if fake.all() or not fake.any():
+        cure = "real clips of validation people with --data"
+        if not fake.any():
+            cure = "fakes of validation people with --fakes"
         raise DatasetError(
-            f"the split 'val' holds {(~fake).sum()} real clips and {fake.sum()} fakes; validation needs "
-            "both: name fakes of validation people with --fakes"
+            f"the split 'val' holds {(~fake).sum()} real clips and {fake.sum()} fakes; validation needs both: name "
+            f"{cure}"
         )
     return Clips(owner, fake, tuple(clips[n][1] for n in there), tuple(clips[n][2] for n in there))
 

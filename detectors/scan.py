@@ -45,6 +45,7 @@ from thead_eval.verdicts import DetectorNote, FileScan, OperatingPoint, Outcome,
 from thead_eval.weights import sha256_of
 
 IMAGE_SUFFIXES = frozenset(".avif .bmp .heic .heif .jpeg .jpg .jxl .png .tif .tiff .webp".split())
+ANIMATED = ("WEBP", "PNG", "AVIF")  # pictures that may be several in a row, which FFmpeg does not play
 SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES | {".gif"}
 
 SIZE = 256  # pixels a side of a crop, before the path that the detector's evidence took
@@ -319,6 +320,10 @@ def _is_picture(path: Path) -> bool:
 def _search_picture(path: Path, scanner: Scanner) -> _Found:
     from thead_eval.portraits import find_faces  # takes seconds to import, and videos do without
 
+    with Image.open(path) as opened:  # of a camera's several pictures, JPEG or TIFF, the first is the one
+        frames = getattr(opened, "n_frames", 1)
+        if opened.format in ANIMATED and frames > 1:
+            raise MediaError(f"'{path}' is an animation of {frames} frames; export it as a video")
     photo = read_image(path)
     height, width = photo.shape[1:]
     faces = find_faces(photo)
@@ -484,7 +489,7 @@ def _score(own: _Scoring, path: Path, scanner: Scanner, fps: float, explain: boo
     own.logits += logits.tolist()
     if explain:
         fresh = [_Head(*row) for row in zip(logits.tolist(), numbers, heads, strict=True) if not np.isnan(row[0])]
-        own.kept = _pick(own.kept + fresh, fps)
+        own.kept = _pick(own.kept + fresh, fps, scanner.window)
 
 
 def _logits(path: Path, scanner: Scanner, fps: float, heads: Tensor) -> Tensor:
@@ -500,15 +505,16 @@ def _logits(path: Path, scanner: Scanner, fps: float, heads: Tensor) -> Tensor:
     return torch.from_numpy(scores.logits)
 
 
-def _pick(heads: Sequence[_Head], fps: float) -> list[_Head]:
-    """Those that speak most for a fake, at some distance in time, and the one that does least."""
+def _pick(heads: Sequence[_Head], fps: float, window: int) -> list[_Head]:
+    """Those that speak most for a fake, at some distance in time, and the one that does least; of a window one."""
     chosen: list[_Head] = []
     for head in sorted(heads, key=lambda head: (-head.logit, head.number)):
-        if len(chosen) < SHOWN and all(abs(head.number - other.number) >= APART * fps for other in chosen):
+        apart = max(APART * fps, window)
+        if len(chosen) < SHOWN and all(abs(head.number - other.number) >= apart for other in chosen):
             chosen.append(head)
     if heads:
         least = min(heads, key=lambda head: (head.logit, head.number))
-        if all(least.number != other.number for other in chosen):
+        if all(abs(least.number - other.number) >= window for other in chosen):
             chosen.append(least)
     return chosen
 

@@ -2,9 +2,7 @@
 
 import base64
 import math
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -14,7 +12,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from reports.numbers import and_words, count_words, write_count
-from thead_eval.errors import RunError
+from thead_eval.texts import write_whole
 from thead_eval.verdicts import (
     OUTCOMES,
     CaseRecord,
@@ -105,16 +103,7 @@ def write_case(record: CaseRecord, out: Path) -> None:
     Raises:
         RunError: it cannot be written.
     """
-    page = render(record).encode("utf-8", "backslashreplace")  # as a file's name may hold what is no character
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(page)
-        temporary.replace(out)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise RunError(f"'{out}' cannot be written ({error.strerror}); name another file with --report") from error
+    write_whole(out, render(record), "name another file with --report")
 
 
 def render(record: CaseRecord) -> str:

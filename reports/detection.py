@@ -18,6 +18,7 @@ from thead_eval.detection import ALL, UNKNOWN
 from thead_eval.errors import RunError
 from thead_eval.metrics.detection import METRICS
 from thead_eval.results import Measurement
+from thead_eval.texts import write_whole
 
 BLIND = "metadata"  # the detector that sees no picture
 PROTOCOLS = {
@@ -114,14 +115,8 @@ def write_report(folders: Sequence[Path], out: Path) -> page.Written:
         written=written,
         count_words=count_words,
     )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(content, encoding="utf-8")
-        written.measurements.write_text(csv, encoding="utf-8")
-    except OSError as error:
-        raise RunError(
-            f"'{error.filename or out}' cannot be written ({error.strerror}); name another file with -o"
-        ) from error
+    for path, text in ((out, content), (written.measurements, csv)):
+        write_whole(path, text, "name another file with -o")
     return written
 
 

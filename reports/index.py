@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from reports import answer, detection
 from reports.runs import open_runs
-from thead_eval.errors import RunError
+from thead_eval.texts import write_whole
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,7 @@ def write_index(title: str, about: str, pages: Sequence[Page], rows: Sequence[Ro
         hours=sum(row.seconds for row in rows) / 3600,
         peak=max((row.peak_mb for row in rows), default=0.0),
     )
-    try:
-        out.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"'{out}' cannot be written ({error.strerror}); name another folder with --out") from error
+    write_whole(out, content, "name another folder with --out")
 
 
 def _sentences(page: Page) -> list[str]:

@@ -15,9 +15,10 @@ from reports import answer, clips, downloads, leaderboard, plots, strips, tables
 from reports.numbers import and_words, count_words, digits, write_count, write_number
 from reports.runs import Run, metric_order, open_runs, shots_words
 from thead_eval import plugins, spotting
-from thead_eval.errors import PluginError, RunError
+from thead_eval.errors import PluginError
 from thead_eval.judging import Progress
 from thead_eval.results import Failure, duration
+from thead_eval.texts import write_whole
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,8 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress | None =
         written.measurements: downloads.measurements_csv(runs),
         identities: downloads.identities_csv(runs),
     }
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        for path, text in content.items():
-            path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RunError(
-            f"'{error.filename or out}' cannot be written ({error.strerror}); name another file with -o"
-        ) from error
+    for path, text in content.items():
+        write_whole(path, text, "name another file with -o")
     return written
 
 

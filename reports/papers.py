@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reports import detection, tables
 from reports.runs import Run, open_runs
-from thead_eval.errors import RunError
+from thead_eval.texts import write_whole
 
 # What a name or a number may hold that LaTeX reads as a command.
 LATEX = {
@@ -50,13 +50,8 @@ def write_tables(folders: Sequence[Path], markdown: Path | None, latex: Path | N
     """
     found = tables_of(open_runs(folders))
     for path, text in ((markdown, to_markdown(found)), (latex, to_latex(found))):
-        if path is None:
-            continue
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise RunError(f"'{path}' cannot be written ({error.strerror}); name another file") from error
+        if path is not None:
+            write_whole(path, text, "name another file")
 
 
 def tables_of(runs: Sequence[Run]) -> list[Table]:

@@ -62,7 +62,7 @@ def open_runs(folders: Sequence[Path]) -> list[Run]:
         if record.status != "complete":
             raise RunError(
                 f"run '{folder}' is not complete (it stopped while {record.status}); "
-                "give the same 'theval score' command again, which continues it, then report"
+                "give the same command again, which continues it, then report"
             )
         key = _letters(index) if len(folders) > 1 else ""
         runs.append(Run(key, label, folder, record, tuple(read_measurements(folder))))

@@ -440,6 +440,7 @@ def test_what_is_fitted_at_once_is_fitted_once(folder: Path, tmp_path: Path) -> 
         ((), "nothing to judge"),
         (("--fakes", "."), "name what to judge with --detector"),
         (("--fakes", ".", "--scores", "x"), "name one of the two"),
+        (("--fakes", ".", "--detector", "grain", "--protocol", "P9"), "no protocol is named 'P9'; there are: P1"),
         (("--fakes", ".", "--detector", "x", "--perturb", "rain"), "no perturbation is named 'rain'"),
         (("--fakes", ".", "--detector", "x", "--config", "x"), "--config means something only with a --protocol"),
         (("--fakes", ".", "--detector", "x", "--folds", "3"), "--folds means something only with a --protocol"),

@@ -327,13 +327,25 @@ def test_the_bootstrap_covers_the_truth_where_frames_would_not(
             logits = theirs[people] + np.where(fake, of_fakes[people], 0) + of_clips
             measure = lambda draws, x=logits: auc(fake, x, draws)  # noqa: E731
             rows = people if by_identity else np.arange(len(people))
-            bounds = bootstrap_bounds(measure, rows, trial, "share", 17 if by_identity else None, draws=200)
+            bounds = bootstrap_bounds(measure, rows, trial, "odds", 17 if by_identity else None, draws=200)
             assert bounds is not None
             hits += bounds[0] <= truth <= bounds[1]
         return hits / 100
 
     assert 0.88 <= covered(True) <= 0.99
     assert covered(False) <= 0.8
+
+
+def test_a_share_that_jumps_from_draw_to_draw_is_covered_too() -> None:
+    random = np.random.default_rng(0)
+    people, hits = np.repeat(np.arange(25), 6), 0
+    for trial in range(200):
+        flagged = random.random(150) < random.beta(9, 1, 25)[people]
+        measure = lambda draws, x=flagged: draws.weights @ x / draws.weights.sum(axis=1)  # noqa: E731
+        bounds = bootstrap_bounds(measure, people, trial, "share", draws=200)
+        assert bounds is not None and 0.5 < bounds[0] < bounds[1] <= 1
+        hits += bounds[0] <= 0.9 <= bounds[1]
+    assert 0.9 <= hits / 200 <= 0.99
 
 
 def test_an_error_of_few_people_is_no_smaller_for_being_drawn() -> None:

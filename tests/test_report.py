@@ -643,7 +643,7 @@ def test_command_wants_a_name_for_several_runs(tmp_path: Path) -> None:
 
 def test_incomplete_run_is_one_sentence(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", measurements_of(PEOPLE), record_of(status="scoring"))
-    with pytest.raises(RunError, match=r"is not complete \(it stopped while scoring\); give the same 'theval score'"):
+    with pytest.raises(RunError, match=r"is not complete \(it stopped while scoring\); give the same command again"):
         write_report([path], tmp_path / "report.html")
 
 

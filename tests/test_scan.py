@@ -14,13 +14,24 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from torch import Tensor
 
 from detectors.calibration import Calibration
 from detectors.checkpoint import save_detector
 from detectors.efflite0 import EfficientNetLite0
 from detectors.explain import check_maps, heat_map, lay_over
-from detectors.scan import Scanner, ScanSettings, choose_frames, find_media, open_scanner, refuse_constant, scan_file
+from detectors.scan import (
+    Scanner,
+    ScanSettings,
+    _Head,
+    _pick,
+    choose_frames,
+    find_media,
+    open_scanner,
+    refuse_constant,
+    scan_file,
+)
 from tests.test_faces import portraits
 from thead_eval.cli.detect.scan import command
 from thead_eval.errors import ConfigError, RunError
@@ -244,6 +255,21 @@ def test_a_detector_that_always_says_the_same_is_refused() -> None:
     assert refuse_constant([*files, replace(files[0], tracks=(other,))])[0].outcome == "scored"
 
 
+def test_of_a_window_one_frame_is_shown() -> None:
+    heads = [_Head(float(number // 16), number, torch.empty(0)) for number in range(64)]
+    assert [head.number for head in _pick(heads, 25.0, 16)] == [48, 32, 16, 0]
+    assert [head.number for head in _pick(heads[:16], 25.0, 16)] == [0]
+    assert [head.number for head in _pick(heads, 25.0, 1)] == [48, 61, 32, 0]
+
+
+def test_an_animated_picture_is_not_judged_by_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in shine(portraits()[0], 3, 0)]
+    for name in ("a.webp", "a.png"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        file = scan(tmp_path / name)
+        assert file.outcome == "unreadable" and "is an animation of 3 frames; export it as a video" in file.reason
+
+
 def test_frames_are_chosen_over_the_whole_track() -> None:
     track = Track(10, np.zeros((270, 68, 2), np.float32))
     few = choose_frames(track, 25.0, SETTINGS, 1)
@@ -461,6 +487,9 @@ def test_a_report_takes_no_other_files_place(folder: Path, detector: Path, tmp_p
     for scanned, report in ((evidence, evidence), (folder / "grey.jpg", evidence), (folder / "grey.jpg", page)):
         ran = CliRunner().invoke(command, [str(scanned), "--detector", str(detector), "--report", str(report)])
         assert isinstance(ran.exception, ConfigError) and "is a file that is there" in str(ran.exception)
+    away = folder / "dark.mp4" / "case.html"  # told before anything is scanned
+    ran = CliRunner().invoke(command, [str(evidence), "--detector", str(detector), "--report", str(away)])
+    assert isinstance(ran.exception, ConfigError) and "cannot be written" in str(ran.exception) and not ran.stdout
     assert evidence.read_bytes() == before and page.read_text() == "<!doctype html><p>evidence"
     (tmp_path / "seen").mkdir()
     shutil.copy(folder / "grey.jpg", tmp_path / "seen")

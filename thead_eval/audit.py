@@ -256,7 +256,7 @@ def tell_by_metadata(
     identities = np.unique(np.array(names)[known], return_inverse=True)[1]
     smaller_class = min(len(np.unique(identities[of_known == label])) for label in (False, True))
     bounds = bootstrap_bounds(
-        lambda draws: auc(of_known, p_known, draws), identities, seed, "share", freedom=smaller_class - 1
+        lambda draws: auc(of_known, p_known, draws), identities, seed, "odds", freedom=smaller_class - 1
     )
     low, high = bounds or (None, None)
     tells = []

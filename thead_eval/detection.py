@@ -432,7 +432,7 @@ def measure_question(
                     for group, each in zip(groups, left.tolist(), strict=True)
                 )
             ends = [end for end in (0.0, 1.0) if abs(value - end) < 1e-12]
-            if number.scale == "share" and ends and low is not None and high is not None:
+            if number.scale in ("odds", "share") and ends and low is not None and high is not None:
                 # The same in each draw, or nearly, however few people there are to draw from.
                 value, fault = ends[0], 1 - 0.025 ** (1 / smaller_class)
                 low, high = (min(low, 1 - fault), 1.0) if value else (0.0, max(high, fault))

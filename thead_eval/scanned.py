@@ -1,12 +1,14 @@
 """The rows of a scan in a file, a line each, written one by one: one that was killed goes on where it was."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from thead_eval.errors import RunError
+from thead_eval.texts import write_whole
+
+CURE = "make room for it and give the same command again, which continues, or name another file with --out"
 
 Row = dict[str, Any]  # as `theval detect scan --json` prints it; Any: JSON
 
@@ -37,26 +39,37 @@ def read_rows(path: Path, stated: Mapping[str, Any]) -> dict[str, Row]:  # Any: 
         differing = [name for name, value in stated.items() if row[name] != value]
         if differing:
             name = differing[0]
+            was, now = row[name], stated[name]
+            if isinstance(was, dict) and isinstance(now, dict):
+                key = next(key for key in {**was, **now} if was.get(key) != now.get(key))
+                name, was, now = f"{name} {key}", was.get(key), now.get(key)
             raise RunError(
-                f"'{path}' was made with {name} = {row[name]!r}, not {stated[name]!r}; give the same, or name another "
-                "file with --out"
+                f"'{path}' was made with {name} = {was!r}, not {now!r}; give the same, or name another file with --out"
             )
         rows[row["path"]] = row
     return rows
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write a file of rows whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("".join(map(_line, rows)), encoding="utf-8")
-    temporary.replace(path)
+    """Write a file of rows whole or not at all.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    write_whole(path, "".join(map(_line, rows)), CURE)
 
 
 def append_row(path: Path, row: Row) -> None:
-    """Add a row, at once."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(_line(row))
+    """Add a row, at once.
+
+    Raises:
+        RunError: it cannot be written; the rows before it stay.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(_line(row))
+    except OSError as error:
+        raise RunError(f"'{path}' cannot be written ({error.strerror}); {CURE}") from error
 
 
 def _line(row: Row) -> str:

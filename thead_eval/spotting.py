@@ -118,7 +118,7 @@ def _row(
     frames = {identity: np.concatenate([np.empty(0), *rates]) for identity, rates in people.items()}
     interval = mean_interval(frames, seed)
     means = identity_means(frames)
-    notes = [f"by '{name}'"] if interval.value is not None else [f"'{name}' scored no frame"]
+    notes = [f"by '{name}', 1/3 is chance"] if interval.value is not None else [f"'{name}' scored no frame"]
     if lost:
         notes.append(f"{lost} fakes could not be judged by it")
     if learnt:

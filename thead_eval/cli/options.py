@@ -1,5 +1,6 @@
 """What the options of several verbs mean."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,9 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from thead_eval.errors import ConfigError
+from thead_eval.texts import is_stream
 
 if TYPE_CHECKING:
     from thead_eval.evidence import Evidence
+
+
+MARKDOWN = (".md", ".markdown", ".txt")  # how such a file is called
 
 
 def numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -84,11 +89,41 @@ def check_page(out: Path, inputs: Iterable[Path] = ()) -> None:
         inputs: Files that are looked at, of which it may be none.
 
     Raises:
-        ConfigError: it would take the place of another file.
+        ConfigError: it would take the place of another file, or nothing can be written there.
     """
+    probe = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"'{out}' cannot be written ({error.strerror}); name another file for the page") from error
     if not out.is_file():
         return
     with out.open("rb") as file:
         ours = b'<meta name="generator" content="theval ' in file.read(1024)
     if not ours or any(path.samefile(out) for path in inputs):
         raise ConfigError(f"'{out}' is a file that is there, and no page of theval's; name another for the page")
+
+
+def check_table(out: Path) -> None:
+    """Whether the numbers of a page may be written beside it as CSV: over earlier ones, and over nothing else.
+
+    Raises:
+        ConfigError: they would take the place of another file.
+    """
+    if out.is_file():
+        with out.open("rb") as file:
+            ours = file.read(11) == b"run,metric,"
+        if not ours:
+            raise ConfigError(f"'{out}' is a file that is there, and no table of theval's; give the page another name")
+
+
+def check_suffix(out: Path | None, option: str, suffixes: Sequence[str]) -> None:
+    """Whether a text goes into a file that is named as one: a slip of the hand must not replace a video.
+
+    Raises:
+        ConfigError: it is named otherwise.
+    """
+    if out and out.suffix.lower() not in suffixes and not is_stream(out):
+        raise ConfigError(f"{option} '{out}' must end in {' or '.join(suffixes)}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from thead_eval.cli.options import MARKDOWN, check_suffix
 from thead_eval.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -62,7 +63,10 @@ def command(
     from thead_eval.baseline import is_compared, make_baseline, read_baseline, write_baseline
     from thead_eval.regression import judge, read_rules
     from thead_eval.results import read_measurements, read_run
+    from thead_eval.texts import write_whole
 
+    check_suffix(markdown, "--markdown", MARKDOWN)
+    check_suffix(junit, "--junit", (".xml",))
     read = []
     for run in runs:
         record = read_run(run)
@@ -76,6 +80,8 @@ def command(
             raise ConfigError(
                 "--update-baseline compares nothing; leave out --config, --despite, --markdown and --junit"
             )
+        if file.is_file() and not file.read_bytes().startswith(b'{\n"schema": '):
+            raise ConfigError(f"'{file}' is a file that is there, and no baseline; name another with --baseline")
         baseline = make_baseline(read)
         write_baseline(file, baseline)
         click.echo(f"{file}: {len(baseline.numbers)} numbers, {file.stat().st_size / 1000:.0f} kB; commit it")
@@ -89,7 +95,7 @@ def command(
     judgement = judge(baseline, record, measurements, read_rules(config, list(dict.fromkeys(names))), despite)
     for path, text in ((markdown, report.write_markdown), (junit, report.write_junit)):
         if path:
-            _write(path, text(judgement))
+            write_whole(path, text(judgement), "name another file")
     if as_json:
         click.echo(json.dumps(_as_json(judgement), indent=1, ensure_ascii=False))
     else:
@@ -98,14 +104,6 @@ def command(
         for line in report.annotations(judgement, str(file)):
             click.echo(line, err=as_json)
     sys.exit(judgement.exit_code)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"'{path}' cannot be written ({error.strerror}); name another file") from error
 
 
 def _as_json(judgement: "Judgement") -> dict[str, object]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from thead_eval.cli.options import check_page
+from thead_eval.cli.options import MARKDOWN, check_page, check_suffix, check_table
 from thead_eval.errors import ConfigError
 
 
@@ -43,6 +43,9 @@ def command(runs: tuple[Path, ...], out: Path | None, markdown: Path | None, lat
             raise ConfigError(f"{len(runs)} runs were given and no file to write; name one with -o report.html")
         out = runs[0] / "report.html"
     check_page(out)
+    check_table(out.with_suffix(".csv"))
+    check_suffix(markdown, "--markdown", MARKDOWN)
+    check_suffix(latex, "--latex", (".tex",))
     if detection.is_detection(runs):
         written = detection.write_report(runs, out)
     else:

@@ -146,7 +146,7 @@ class DetectionMetric:
     summary: str
     both_classes: bool = True  # None where all are real, or all fake
     minimum_reals: int = 1  # with fewer there is no such false positive rate to be read
-    scale: Scale = "share"  # of its interval
+    scale: Scale = "odds"  # of its interval
 
 
 METRICS = (
@@ -161,6 +161,7 @@ METRICS = (
             partial(true_positive_rate_at, fpr / 100),
             f"share of fakes flagged where at most {fpr:g} % of the reals are; n/a with fewer than {reals} reals",
             minimum_reals=reals,
+            scale="share",
         )
         for fpr, reals in ((5, 20), (1, 100), (0.1, 1000))
     ),

@@ -134,6 +134,7 @@ def command(
         _tell(_judge_again(scores or out / SCORES, out, seed), out, as_json)
         return
     from benchmarks.detection import (
+        PROTOCOLS,
         gather,
         judge_as_given,
         judge_trainings,
@@ -152,6 +153,7 @@ def command(
     from thead_eval.cli.progress import progress_bars
     from thead_eval.data import open_dataset
     from thead_eval.evidence import read_evidence
+    from thead_eval.recipes import check_name
 
     if scores:
         raise ConfigError("--scores judges what was said already, and --data and --fakes ask; name one of the two")
@@ -171,6 +173,9 @@ def command(
     if protocols:
         for kind in detectors:  # what is wrong with one is told before another has been trained
             read_recipe(kind, recipe, beside=detectors)
+    for protocol in protocols:
+        check_name(protocol, dict.fromkeys(PROTOCOLS), "no protocol is named")
+    loaded = {} if protocols else _load(detectors, device)
     dataset = open_dataset(data) if data else None
     with progress_bars() as progress:
         evidence = without_generators(read_evidence(dataset, fakes, progress=progress), without)
@@ -224,7 +229,6 @@ def command(
                 judges.append(judge.forgotten())
             shutil.rmtree(trainings / FRAMES, ignore_errors=True)
         else:
-            loaded = _load(detectors, device)
             names = [detector.name for detector in loaded.values()]
             learnable = split in (None, "test") and teaches(evidence, ("train", "val", "test"))
             added = _added(names, no_baseline, learnable)
@@ -237,12 +241,13 @@ def command(
             asked = [judge for judge in judges if judge.model.key not in cheap]
             score(run, evidence, asked, collections, frames, perturbations, progress)
             beside = [judge for judge in judges if judge.model.key in cheap]
-            score(run, evidence, beside, collections, frames, (), progress)
+            if beside:
+                score(run, evidence, beside, collections, frames, (), progress)
         gather(run, judges, perturbations, out / SCORES)
         run.record("scoring", config, described, {}, [])
         table = read_scores(out / SCORES)
         write_items(out, (item for judge in judges for item in judge.items))
-        if not protocols:
+        if not protocols and examples:
             make_examples(run, asked, table, evidence, examples, _explain, progress)
         weights = {judge.model.key: judge.model.sha256 for judge in judges if judge.model.sha256}
         measurements = _measure(run, table, config, described, weights, progress)
@@ -255,9 +260,10 @@ def _check_kept(out: Path, config: dict[str, Any]) -> None:  # Any: JSON
     Raises:
         RunError: what other detectors said, or of other perturbations, would be lost.
     """
+    from thead_eval.detection import SCORES
     from thead_eval.results import read_run
 
-    if not (out / "run.json").exists():
+    if not (out / SCORES).exists():
         return
     earlier = read_run(out).config
     for key, option in (("detectors", "--detector"), ("perturbations", "--perturb")):
@@ -306,10 +312,27 @@ def _judge_again(scores: Path, out: Path, seed: int) -> list["Measurement"]:
         config["scores"] = str(scores)
     run = open_run(out, config, ("scores",))  # a run that judged other scores, or none, keeps its own
     if elsewhere:
-        (out / SCORES).write_bytes(scores.read_bytes())
+        _copy(scores, out / SCORES)
     described, weights = (earlier.dataset, earlier.weights) if earlier else ({}, {})
     with progress_bars() as progress:
         return _measure(run, table, config, described, weights, progress)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Whole or not at all.
+
+    Raises:
+        RunError: there is no room.
+    """
+    temporary = target.with_name(f".{target.name}")
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"'{target}' cannot be written ({error.strerror}); make room, or name another folder with --out"
+        ) from error
 
 
 def _measure(

@@ -134,8 +134,6 @@ def command(
         mine = {row["path"] for row in rows}
         others = [row for path, row in earlier.items() if path not in mine]
         write_rows(out, [*rows, *others])  # in the order of the files, none that turned out to be always the same
-    if report is not None:
-        _write_report(report, scans, passed_over, scanner, settings, started, time.monotonic() - begin, device)
     if as_json:
         click.echo(json.dumps(rows, indent=1, allow_nan=False))
     else:
@@ -143,6 +141,7 @@ def command(
     if passed_over:
         click.echo(_passed_over(passed_over), err=True)
     if report is not None:
+        _write_report(report, scans, passed_over, scanner, settings, started, time.monotonic() - begin, device)
         click.echo(f"{report} ({report.stat().st_size / 1e6:.1f} MB)", err=as_json)
     sys.exit(_exit_code(scans))
 
@@ -152,6 +151,11 @@ def _passed_over(files: Sequence[Path]) -> str:
     endings = ", ".join(sorted({file.suffix or "no ending" for file in files}))
     many = f"{len(files)} files were" if len(files) > 1 else f"'{files[0]}' was"
     return f"{many} passed over, called neither as a video nor as a picture ({endings}); name what is to be scanned"
+
+
+def _one_line(words: str) -> str:
+    """A file's name may hold a line's end, and a stranger's error several."""
+    return " ".join(words.splitlines())
 
 
 def _exit_code(scans: "Sequence[FileScan]") -> int:
@@ -218,7 +222,7 @@ def _print(scans: "Sequence[FileScan]", scanner: "Scanner") -> None:
     colours = {"fake": "red", "inconclusive": "yellow", "real": "green"}
     shared = os.path.commonpath([os.path.dirname(os.path.abspath(scan.path)) for scan in scans])
     for scan in scans:
-        track, name = scan.deciding, escape(os.path.relpath(scan.path, shared))
+        track, name = scan.deciding, escape(_one_line(os.path.relpath(scan.path, shared)))
         marks = " ".join(dict.fromkeys(mark.kind for mark in scan.marks))
         if track is None or scan.verdict is None:
             table.add_row(name, f"[dim]{scan.outcome}[/]", "", "", "", marks)
@@ -229,7 +233,7 @@ def _print(scans: "Sequence[FileScan]", scanner: "Scanner") -> None:
     console.print(table)
     for scan in scans:
         for words in [*filter(None, [scan.reason]), *(mark.text for mark in scan.marks)]:
-            console.print(escape(f"{os.path.relpath(scan.path, shared)}: {words}"), soft_wrap=True)
+            console.print(escape(_one_line(f"{os.path.relpath(scan.path, shared)}: {words}")), soft_wrap=True)
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in count_outcomes(scans).items() if count)
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in count_verdicts(scans).items() if count)
     point = scanner.point

@@ -98,7 +98,7 @@ def command(
     from thead_eval.cli.options import refuse, without_generators
     from thead_eval.cli.progress import training_bars
     from thead_eval.data import open_dataset
-    from thead_eval.errors import TrainingFailed
+    from thead_eval.errors import DatasetError, TrainingFailed
     from thead_eval.evidence import read_evidence
     from thead_eval.results import duration
     from thead_eval.training import open_fabric
@@ -108,7 +108,8 @@ def command(
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells the precision that was asked for
     fabric = open_fabric(device or ("cuda" if torch.cuda.is_available() else "cpu"), recipe.train.precision)
     leads = fabric.global_rank == 0
-    fitted = hasattr(find_class(recipe.detector), "fits_on")
+    fits_on = getattr(find_class(recipe.detector), "fits_on", None)
+    fitted = fits_on is not None
     if fitted:
         refuse(click.get_current_context(), ("steps", "hours", "batch", "precision", "resume"), "a network")
         check_vacant(out)
@@ -121,8 +122,13 @@ def command(
     with training_bars(leads) as bars:
         evidence = without_generators(read_evidence(dataset, fakes, progress=bars.read), without)
         if leads:
-            for own, purpose in ((evidence.of("train"), "learn from"), (evidence.of("val"), "validate on")):
+            for own, purpose, spare in (
+                (evidence.of("train"), "learn from", ("val", "both")),
+                (evidence.of("val"), "validate on", ("both",)),
+            ):
                 bars.say(f"to {purpose}: {describe(own)}")
+                if fits_on not in spare and all(item.label == "fake" for item in own.items):
+                    raise DatasetError(f"there are no real clips to {purpose}; name a prepared dataset with --data")
             check_leaks(
                 evidence,
                 recipe.train.seed,
