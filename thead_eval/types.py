@@ -135,7 +135,7 @@ class Compiling(Protocol):
 
 
 class Detector(Protocol):
-    """Scores each frame of a clip."""
+    """Scores each frame of a clip: frames from all over a video or, with an attribute `window`, so many in a row."""
 
     @property
     def name(self) -> str: ...
