@@ -361,6 +361,12 @@ def test_an_error_of_few_people_is_no_smaller_for_being_drawn() -> None:
     assert bounds is not None and bounds[0] < value < bounds[1] and value - bounds[0] > bounds[1] - value
 
 
+def test_where_a_scale_ends_the_bounds_are_those_of_the_draws() -> None:
+    for scale, value in (("odds", 1.0), ("share", 0.0), ("positive", 0.0)):
+        found = bootstrap_bounds(lambda draws, x=value: np.full(len(draws.counts), x), np.arange(5), 0, scale)  # type: ignore[arg-type,misc]
+        assert found == (value, value)
+
+
 def test_no_bounds_of_one_person_or_where_most_draws_have_no_value() -> None:
     def measure(draws: Draws) -> NDArray[np.float64]:
         return np.full(len(draws.counts), np.nan)

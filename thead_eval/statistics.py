@@ -117,7 +117,7 @@ def bootstrap_bounds(
 
     Returns:
         Low and high; None with fewer than two identities or no degree of freedom, or where a tenth of the draws has no
-        value. Of 0 or 1 on the first two scales they are the draws' percentiles, which say little.
+        value. Where the scale ends, at 0 or 1, they are the draws' percentiles, which say little.
     """
     people, rows = np.unique(identities, return_inverse=True)
     freedom = len(people) - 1 if freedom is None else freedom
@@ -130,7 +130,7 @@ def bootstrap_bounds(
     values = np.concatenate([measure(Draws(part, rows)) for part in parts])
     if np.isnan(values).mean() > 0.1:
         return None
-    if scale in ("odds", "share") and not 0 < value < 1:
+    if scale != "distance" and not 0 < value < (np.inf if scale == "positive" else 1):
         low, high = np.nanpercentile(values, [2.5, 97.5])
         return float(low), float(high)
     margin = _student(freedom) * float(np.nanstd(values, ddof=1))
