@@ -320,11 +320,11 @@ def _is_picture(path: Path) -> bool:
 def _search_picture(path: Path, scanner: Scanner) -> _Found:
     from thead_eval.portraits import find_faces  # takes seconds to import, and videos do without
 
+    photo = read_image(path)
     with Image.open(path) as opened:  # of a camera's several pictures, JPEG or TIFF, the first is the one
         frames = getattr(opened, "n_frames", 1)
         if opened.format in ANIMATED and frames > 1:
             raise MediaError(f"'{path}' is an animation of {frames} frames; export it as a video")
-    photo = read_image(path)
     height, width = photo.shape[1:]
     faces = find_faces(photo)
     tracks = [Track(0, face.points[None].numpy()) for face in faces if face.side >= SMALLEST]
@@ -498,7 +498,7 @@ def _logits(path: Path, scanner: Scanner, fps: float, heads: Tensor) -> Tensor:
     Raises:
         _DetectorFailed: it raised, or gave something else.
     """
-    scores = score_clip(scanner.detector, Clip(str(path), alike(heads, scanner.size), fps))
+    scores = score_clip(scanner.detector, Clip(str(path), alike(heads, scanner.size), fps or 1.0))
     if scores.outcome not in ("scored", "nothing"):
         raised = "raised " if scores.outcome == "raised" else ""
         raise _DetectorFailed(f"detector '{scanner.note.name}' {raised}{scores.reason}")
