@@ -127,7 +127,9 @@ def test_a_detector_that_needs_neighbours_is_explained_with_them(
     steady.shown.clear()
     make_examples(run, judges, read_scores(run.path / SCORES), evidence, 1, white, quiet)  # once is enough
     assert not steady.shown
-    former = [replace(e, p=e.p / 2) for e in read_examples(run.path)]  # of the same detector before it was trained anew
+    former = [
+        e.model_copy(update={"p": e.p / 2}) for e in read_examples(run.path)
+    ]  # of the same detector before it was trained anew
     write_examples(run.path, former)
     make_examples(run, judges, read_scores(run.path / SCORES), evidence, 1, white, quiet)
     assert steady.shown and {e.p for e in read_examples(run.path)} == {2 * e.p for e in former}
