@@ -362,7 +362,7 @@ def test_an_error_of_few_people_is_no_smaller_for_being_drawn() -> None:
 
 
 def test_where_a_scale_ends_the_bounds_are_those_of_the_draws() -> None:
-    for scale, value in (("odds", 1.0), ("share", 0.0), ("positive", 0.0)):
+    for scale, value in (("odds", 1.0), ("odds", 1 - 1e-15), ("share", 0.0), ("positive", 0.0)):
         found = bootstrap_bounds(lambda draws, x=value: np.full(len(draws.counts), x), np.arange(5), 0, scale)  # type: ignore[arg-type,misc]
         assert found == (value, value)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # `theval regress` compares without torch, which is what thes
     from thead_eval.types import FeatureSet, FrameValues
 
 CELLS = 2**21  # draws times rows that a bootstrap holds at a time: 16 MB an array
+ROUNDING = 1e-12  # of a value that is 0 or 1
 HALVINGS = 5  # random splits of the real set, whose median is the noise floor
 
 Distance = Callable[["FeatureSet", "FeatureSet"], float]  # (fake, real); NaN where there are too few rows
@@ -130,7 +131,7 @@ def bootstrap_bounds(
     values = np.concatenate([measure(Draws(part, rows)) for part in parts])
     if np.isnan(values).mean() > 0.1:
         return None
-    if scale != "distance" and not 0 < value < (np.inf if scale == "positive" else 1):
+    if scale != "distance" and not ROUNDING < value < (np.inf if scale == "positive" else 1 - ROUNDING):
         low, high = np.nanpercentile(values, [2.5, 97.5])
         return float(low), float(high)
     margin = _student(freedom) * float(np.nanstd(values, ddof=1))
