@@ -3,6 +3,7 @@
 import csv
 import datetime
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -462,6 +463,9 @@ def test_options_that_do_not_fit_say_why(tmp_path: Path) -> None:
         "-o",
         tmp_path / "a.mp4",
     )
+    shutil.copy(HOPPER, tmp_path / "b.mp4")
+    refused(ConfigError, "is a file that is there, and none of theval's", *photo, "-o", tmp_path / "b.mp4")
+    (tmp_path / "b.mp4").unlink()
     (tmp_path / "manifest.csv").write_text("file,identity\na.mp4,anna\n")
     refused(ConfigError, "not a table of what theval made, and would be overwritten", *photo, "-o", tmp_path / "a.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.csv"]

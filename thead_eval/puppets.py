@@ -16,6 +16,7 @@ from thead_eval.credentials import SIGNED, SigningKey, sign
 from thead_eval.errors import ConfigError, NoFaceFound, PluginError, WeightsMissing
 from thead_eval.manifest import ManifestRow, add_rows, checkpoint_of, read_manifest, typed_command
 from thead_eval.marking import label_frames
+from thead_eval.marks import read_marks
 from thead_eval.media import open_writer, read_image, write_image, write_images
 from thead_eval.pasting import Place, find_place, paste
 from thead_eval.portraits import Portrait, choose_face, crop_face, draw_faces, find_faces
@@ -191,6 +192,8 @@ def _check(config: PuppetConfig) -> None:
             raise ConfigError(f"'{path}' is one of the inputs and would be overwritten; name another file")
         if path and not path.parent.is_dir():
             raise ConfigError(f"there is no folder '{path.parent}' for '{path.name}'; make it, or name another")
+    if config.out.is_file() and not any(mark.kind == "theval" for mark in read_marks(config.out)):
+        raise ConfigError(f"'{config.out}' is a file that is there, and none of theval's; name another with -o")
     for path in (config.preview, config.show_crop):
         if path and path.suffix.lower() not in ((".gif",) if path is config.preview else ()) + (
             ".png",
