@@ -434,7 +434,7 @@ def test_what_the_command_refuses(tmp_path: Path) -> None:
         ((run,), "--update-baseline'"),
         ((run, run), "compare one"),
         ((run, "--update-baseline", "--junit", "x.xml"), "compares nothing"),
-        ((run, "--junit", "x"), "must end in .xml"),
+        ((run, "--junit", "x.mp4"), "must end in .xml"),
     ):
         refused = regress(*arguments, "--baseline", file)
         assert isinstance(refused.exception, ConfigError | RunError) and message in str(refused.exception)

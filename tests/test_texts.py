@@ -43,7 +43,7 @@ def test_a_link_stays_one_and_a_pipe_is_written_to(tmp_path: Path) -> None:
 def test_tables_take_no_other_files_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--markdown '.*v\.mp4' must end in \.md or \.txt"):
         check_suffix(tmp_path / "v.mp4", "--markdown", (".md", ".txt"))
-    for fits in (None, tmp_path / "a.MD", Path("/dev/stdout")):
+    for fits in (None, tmp_path / "a.MD", tmp_path / "step_summary_0a", Path("/dev/stdout")):
         check_suffix(fits, "--markdown", (".md", ".txt"))
     theirs = tmp_path / "report.csv"
     theirs.write_text("name,age\n")

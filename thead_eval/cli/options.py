@@ -120,10 +120,10 @@ def check_table(out: Path) -> None:
 
 
 def check_suffix(out: Path | None, option: str, suffixes: Sequence[str]) -> None:
-    """Whether a text goes into a file that is named as one: a slip of the hand must not replace a video.
+    """Whether a text goes into a file that is named as one, or as nothing: a slip of the hand must not replace a video.
 
     Raises:
         ConfigError: it is named otherwise.
     """
-    if out and out.suffix.lower() not in suffixes and not is_stream(out):
+    if out and out.suffix and out.suffix.lower() not in suffixes and not is_stream(out):
         raise ConfigError(f"{option} '{out}' must end in {' or '.join(suffixes)}")
