@@ -66,11 +66,10 @@ def make_examples(
         progress("examples", done, len(asked))
         item = next(item for item in judge.items if item.id == chosen.clip["item"])
         example = known.get((judge.model.key, chosen.kind, item.id))
-        same = example is not None and example.p == chosen.clip["p"]  # it was not trained anew since
         try:
-            made.append(
-                example if example and same else _show(run, judge, item, chosen, scores.frames, evidence, explain)
-            )
+            if example is None or example.p != chosen.clip["p"]:  # it was trained anew since
+                example = _show(run, judge, item, chosen, scores.frames, evidence, explain)
+            made.append(example)
         except (DatasetError, MediaError):
             continue  # it was there when it was scored: the numbers stand, and there is nothing to look at
         write_examples(run.path, made)

@@ -508,8 +508,8 @@ def _logits(path: Path, scanner: Scanner, fps: float, heads: Tensor) -> Tensor:
 def _pick(heads: Sequence[_Head], fps: float, window: int) -> list[_Head]:
     """Those that speak most for a fake, at some distance in time, and the one that does least; of a window one."""
     chosen: list[_Head] = []
+    apart = max(APART * fps, window)
     for head in sorted(heads, key=lambda head: (-head.logit, head.number)):
-        apart = max(APART * fps, window)
         if len(chosen) < SHOWN and all(abs(head.number - other.number) >= apart for other in chosen):
             chosen.append(head)
     if heads:

@@ -4,7 +4,6 @@ It holds what runs are compared by, and what must be alike for them to be compar
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thead_eval.errors import RunError
 from thead_eval.results import USER, LeftOut, Measurement, RunRecord
+from thead_eval.texts import write_whole
 
 SCHEMA = 1
 DIGITS = 7  # of each number
@@ -259,13 +259,7 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     }
     parts = [f'"{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in head.items()]
     text = "{\n" + ",\n".join([*parts, '"numbers": [\n' + ",\n".join(lines) + "\n]"]) + "\n}\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"'{path}' cannot be written ({error.strerror}); name another file with --baseline") from error
+    write_whole(path, text, "name another file with --baseline")
 
 
 def read_baseline(path: Path) -> Baseline:

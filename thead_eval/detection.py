@@ -25,7 +25,7 @@ from thead_eval.errors import RunError
 from thead_eval.evidence import Item
 from thead_eval.metrics.detection import METRICS, DetectionMetric, Values, once, why_not
 from thead_eval.results import Failure, LeftOut, Measurement, write_json
-from thead_eval.statistics import Draws, Scale, bootstrap_bounds, jackknife_groups
+from thead_eval.statistics import ROUNDING, Draws, Scale, bootstrap_bounds, jackknife_groups
 from thead_eval.types import Clip, Detector
 
 SCHEMA = 1
@@ -431,7 +431,7 @@ def measure_question(
                     LeftOut(identities=tuple(sorted(people[group])), value=each)
                     for group, each in zip(groups, left.tolist(), strict=True)
                 )
-            ends = [end for end in (0.0, 1.0) if abs(value - end) < 1e-12]
+            ends = [end for end in (0.0, 1.0) if abs(value - end) < ROUNDING]
             if number.scale in ("odds", "share") and ends and low is not None and high is not None:
                 # The same in each draw, or nearly, however few people there are to draw from.
                 value, fault = ends[0], 1 - 0.025 ** (1 / smaller_class)

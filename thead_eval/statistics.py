@@ -134,15 +134,15 @@ def bootstrap_bounds(
     if scale != "distance" and not ROUNDING < value < (np.inf if scale == "positive" else 1 - ROUNDING):
         low, high = np.nanpercentile(values, [2.5, 97.5])
         return float(low), float(high)
-    margin = _student(freedom) * float(np.nanstd(values, ddof=1))
+    student = _student(freedom)
+    if scale == "share":
+        angle, reach = np.arcsin(np.sqrt(value)), student * np.nanstd(np.arcsin(np.sqrt(values.clip(0, 1))), ddof=1)
+        low, high = np.sin(np.clip([angle - reach, angle + reach], 0, np.pi / 2)) ** 2
+        return float(low), float(high)
+    margin = student * float(np.nanstd(values, ddof=1))
     if scale == "odds":
         odds, reach = special.logit(value), margin / (value * (1 - value))
         return float(special.expit(odds - reach)), float(special.expit(odds + reach))
-    if scale == "share":
-        angle = np.arcsin(np.sqrt(value))
-        reach = _student(freedom) * np.nanstd(np.arcsin(np.sqrt(values.clip(0, 1))), ddof=1)
-        low, high = np.sin(np.clip([angle - reach, angle + reach], 0, np.pi / 2)) ** 2
-        return float(low), float(high)
     if scale == "positive":
         return value * np.exp(-margin / value), value * np.exp(margin / value)
     excess = max(float(np.nanmean(values)) - value, 0.0)

@@ -174,7 +174,7 @@ def command(
         for kind in detectors:  # what is wrong with one is told before another has been trained
             read_recipe(kind, recipe, beside=detectors)
     for protocol in protocols:
-        check_name(protocol, dict.fromkeys(PROTOCOLS), "no protocol is named")
+        check_name(protocol, PROTOCOLS, "no protocol is named")
     loaded = {} if protocols else _load(detectors, device)
     dataset = open_dataset(data) if data else None
     with progress_bars() as progress:
