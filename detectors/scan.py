@@ -265,6 +265,7 @@ def scan_file(
         least = max(settings.min_frames, scanner.window)
         found = _search_picture(path, scanner) if _is_picture(path) else _search(path, settings, least, progress)
         scan = replace(scan, width=found.width, height=found.height, fps=found.fps, frames=found.frames)
+        scan = replace(scan, seconds=float(found.seconds[-1]))
         if found.outcome != "scored":
             return replace(scan, outcome=found.outcome, reason=found.reason)
         tracks = _score_tracks(path, found, scanner, settings, explain)
@@ -297,12 +298,16 @@ class _Found(NamedTuple):
 
     width: int  # upright
     height: int
-    fps: float  # 0: a picture
-    frames: int
+    fps: float  # the mean, where the rate varies; 0: a picture
+    seconds: NDArray[np.float64]  # [frames + 1] when each is shown, and when the last has been
     tracks: list[Track]
     outcome: Outcome = "scored"
     reason: str = ""
     picture: Tensor | None = None  # [3, H, W], of a picture
+
+    @property
+    def frames(self) -> int:
+        return len(self.seconds) - 1
 
 
 def _is_picture(path: Path) -> bool:
@@ -328,7 +333,7 @@ def _search_picture(path: Path, scanner: Scanner) -> _Found:
     height, width = photo.shape[1:]
     faces = find_faces(photo)
     tracks = [Track(0, face.points[None].numpy()) for face in faces if face.side >= SMALLEST]
-    found = _Found(width, height, 0.0, 1, tracks, picture=photo)
+    found = _Found(width, height, 0.0, np.zeros(2), tracks, picture=photo)
     if tracks and scanner.window > 1:
         reason = (
             f"a picture is one frame, and detector '{scanner.note.name}' judges {scanner.window} in a row; name one of "
@@ -356,7 +361,7 @@ def _search(path: Path, settings: ScanSettings, least: int, progress: Progress) 
     tracks = [piece for track in search.tracks for piece in split_by_reach(track.times(*search.scale))]
     tracks = [track for track in tracks if _side(track) >= SMALLEST]
     long = [track for track in tracks if len(track) >= least]
-    found = _Found(search.width, search.height, info.fps, search.frames, long)
+    found = _Found(search.width, search.height, info.fps, search.seconds, long)
     if long:
         return found
     if search.frames < least:
@@ -437,11 +442,11 @@ def _score_tracks(
         _score(own, path, scanner, found.fps, explain)
         if len(own.logits) < len(own.wanted):
             raise MediaError(f"'{path}' gives fewer frames when it is decoded again; export it again")
-    tracks = [_judge_track(own, scanner, found.fps) for own in scorings]
+    tracks = [_judge_track(own, scanner, found.seconds) for own in scorings]
     serious = sorted(range(len(tracks)), key=lambda n: tracks[n].seriousness)[: SHOWN_TRACKS if explain else 0]
     for rank, n in enumerate(serious):
         maps = _map(path, found, scorings, n, scanner) if rank == 0 else []
-        shown = tuple(_show(scorings[n].kept, maps, scanner, tracks[n].fps))
+        shown = tuple(_show(scorings[n].kept, maps, scanner, found.seconds))
         tracks[n] = replace(tracks[n], shown=shown)
     return tracks
 
@@ -519,25 +524,26 @@ def _pick(heads: Sequence[_Head], fps: float, window: int) -> list[_Head]:
     return chosen
 
 
-def _judge_track(own: _Scoring, scanner: Scanner, fps: float) -> TrackScan:
+def _judge_track(own: _Scoring, scanner: Scanner, seconds: NDArray[np.float64]) -> TrackScan:
     logits = np.array(own.logits, np.float32)
     good = np.isfinite(logits)
     if not good.any():
         raise _DetectorFailed(f"detector '{scanner.note.name}' gave no score for any of {len(logits)} frames")
-    rate = fps or 1.0
+    scored_seconds = seconds[own.wanted]
     # The frames of a window share its logit: together they are one observation.
     runs = good.reshape(-1, scanner.window).any(axis=1)
     observed = np.nanmean(logits.reshape(-1, scanner.window)[runs], axis=1)
-    seconds = np.array(own.wanted).reshape(-1, scanner.window)[runs].mean(axis=1) / rate
-    verdict, score = judge(observed, seconds, scanner.point, scanner.deviation, of_windows=scanner.window > 1)
+    when = scored_seconds.reshape(-1, scanner.window)[runs].mean(axis=1)
+    verdict, score = judge(observed, when, scanner.point, scanner.deviation, of_windows=scanner.window > 1)
     p = scanner.probability(score)
     assert score.value is not None and p.value is not None
     return TrackScan(
         first_frame=own.track.first_frame,
         frames=len(own.track),
-        fps=rate,
+        seconds=(float(seconds[own.track.first_frame]), float(seconds[own.track.first_frame + len(own.track)])),
         crop=own.crop,
         scored=tuple(own.wanted),
+        scored_seconds=tuple(scored_seconds.tolist()),
         logits=tuple(float(value) if np.isfinite(value) else None for value in logits),
         curve=tuple(scanner.calibrate(float(value)) if np.isfinite(value) else None for value in logits),
         logit=score.value,
@@ -577,13 +583,14 @@ def _map(path: Path, found: _Found, scorings: Sequence[_Scoring], n: int, scanne
     return [_Map(heat, float(falls.reddest[at]), float(falls.elsewhere[at]))]
 
 
-def _show(heads: Sequence[_Head], maps: Sequence[_Map], scanner: Scanner, rate: float) -> Iterator[Shown]:
+def _show(
+    heads: Sequence[_Head], maps: Sequence[_Map], scanner: Scanner, seconds: NDArray[np.float64]
+) -> Iterator[Shown]:
     """The frames that decide; the first of them with their maps."""
     for head, own in zip_longest(heads, maps):
         picture = head.pixels.permute(1, 2, 0).contiguous().numpy()
-        shown = Shown(
-            head.number, head.number / rate, scanner.calibrate(head.logit), encode_jpeg(picture, QUALITY), b""
-        )
+        when = float(seconds[head.number])
+        shown = Shown(head.number, when, scanner.calibrate(head.logit), encode_jpeg(picture, QUALITY), b"")
         if own is not None:
             without, other = (
                 None if np.isnan(fall) else scanner.calibrate(head.logit - fall) for fall in (own.fall, own.other_fall)

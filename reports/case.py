@@ -318,10 +318,10 @@ def _edges(record: CaseRecord) -> tuple[float, float]:
 def _curve(record: CaseRecord, file: FileScan, views: Sequence[TrackView], width: int) -> Markup:
     """Each scored frame's probability over time."""
     height, left, right, top, bottom = 190, 34, 8, 10, 26
-    length = max(file.frames / file.fps, 1e-6)
+    length = max(file.seconds, 1e-6)
 
-    def x(frame: float) -> float:
-        return left + min(frame / file.fps / length, 1) * (width - left - right)
+    def x(seconds: float) -> float:
+        return left + min(seconds / length, 1) * (width - left - right)
 
     def y(value: float) -> float:
         return top + (1 - value) * (height - top - bottom)
@@ -346,11 +346,11 @@ def _curve(record: CaseRecord, file: FileScan, views: Sequence[TrackView], width
     parts.append(f'<text x="{width - right}" y="{height - 10}" text-anchor="end">{unit}</text>')
     for view in views:
         path, down = "", False
-        for frame, p in zip(view.track.scored, view.track.curve, strict=True):
+        for seconds, p in zip(view.track.scored_seconds, view.track.curve, strict=True):
             if p is not None:
-                path += f"{'L' if down else 'M'}{x(frame):.1f} {y(p):.1f}"
+                path += f"{'L' if down else 'M'}{x(seconds):.1f} {y(p):.1f}"
             down = p is not None
-        dots = "".join(f"M{x(shown.frame):.1f} {y(shown.probability):.1f}h0" for shown in view.track.shown)
+        dots = "".join(f"M{x(shown.seconds):.1f} {y(shown.probability):.1f}h0" for shown in view.track.shown)
         parts.append(f'<g class="{view.colour}"><path class="curve" d="{path}"/><path class="picked" d="{dots}"/></g>')
     told = "; ".join(
         f"face {view.number}: {probability(view.track.probability)} from {clock(view.track.seconds[0])} to "

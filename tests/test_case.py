@@ -13,10 +13,23 @@ from thead_eval.verdicts import CaseRecord, DetectorNote, FileScan, OperatingPoi
 
 SHOWN = Shown(3, 0.12, 0.97, b"jpeg", b"heat")
 FAKE = TrackScan(
-    0, 50, 25.0, Crop(4, 5, 90), (3, 9, 15), (3.0, None, 2.0), (0.97, None, 0.9), 2.5, "fake", 0.95, 0.9, 0.98, (SHOWN,)
+    0,
+    50,
+    (0.0, 2.0),
+    Crop(4, 5, 90),
+    (3, 9, 15),
+    (0.12, 0.36, 0.6),
+    (3.0, None, 2.0),
+    (0.97, None, 0.9),
+    2.5,
+    "fake",
+    0.95,
+    0.9,
+    0.98,
+    (SHOWN,),
 )
 REAL = replace(FAKE, verdict="real", probability=0.02, low=0.01, high=0.05, logit=-3.0, shown=())
-VIDEO = FileScan("a/<b>one</b>.mp4", "ab" * 32, "scored", "", 640, 360, 25.0, 50, "fake", (FAKE, REAL))
+VIDEO = FileScan("a/<b>one</b>.mp4", "ab" * 32, "scored", "", 640, 360, 25.0, 50, 2.0, "fake", (FAKE, REAL))
 
 
 def record(*files: FileScan, point: OperatingPoint | None = OperatingPoint(0.05, 1.0, -1.0)) -> CaseRecord:  # noqa: B008  # frozen
@@ -67,8 +80,8 @@ def test_every_outcome_and_no_number_where_there_is_none() -> None:
 
 
 def test_a_detector_without_an_operating_point_and_a_picture() -> None:
-    track = replace(FAKE, verdict="inconclusive", frames=1, fps=1.0, low=None, high=None, scored=(0,), logits=(2.5,))
-    track = replace(track, curve=(0.95,), shown=(replace(SHOWN, heat=b""),))
+    track = replace(FAKE, verdict="inconclusive", frames=1, low=None, high=None, scored=(0,), logits=(2.5,))
+    track = replace(track, scored_seconds=(0.0,), curve=(0.95,), shown=(replace(SHOWN, heat=b""),))
     page = render(record(replace(VIDEO, fps=0.0, frames=1, verdict="inconclusive", tracks=(track,)), point=None))
     assert "states no operating point" in page and "no interval from so few frames" in page
     assert "Over time" not in page and ", frame 3" not in page and 'class="alone"' in page

@@ -71,6 +71,20 @@ def test_to_judge_on_reals_are_as_long_as_their_fakes(dataset: Dataset, fakes: P
     assert {item.frames for item in judged.items} == {32}
 
 
+def test_real_frames_that_lie_beside_the_fakes_of_two_folders_count_once(
+    evidence: Evidence, dataset: Dataset, fakes: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    make_fakes(ShotsConfig(dataset.path, generators=("copy",), shots=(8,)), again, 0, lambda what, done, total: None)
+    assert len(list(again.rglob("real/*.mkv"))) == 2
+    both = read_evidence(dataset, [fakes, again])
+    assert [item.id for item in both.items if item.label == "real"] == [
+        item.id for item in evidence.items if item.label == "real"
+    ]
+    assert sum(item.label == "fake" for item in both.items) == 6
+    assert read_evidence(dataset, [fakes, fakes]) == evidence
+
+
 def test_the_fingerprint_forgets_places_and_knows_contents(evidence: Evidence, dataset: Dataset) -> None:
     moved = Evidence(tuple(replace(item, path="elsewhere") for item in evidence.items), evidence.size)
     assert moved.sha256 == evidence.sha256
@@ -144,8 +158,11 @@ def test_what_cannot_be_evidence(tmp_path: Path, fakes: Path) -> None:
         read_evidence(None, [tmp_path / "none"])
     with pytest.raises(DatasetError, match="neither a real clip nor a fake"):
         read_evidence(None, [])
+    clashing = tmp_path / "made" / "copy" / "1"
+    clashing.mkdir(parents=True)
+    write_clip(clashing / "head0000.mkv", head_clip(5, 3, 96)[0])
     with pytest.raises(DatasetError, match=r"two clips are called 'made/copy/1/head0000\.mkv'"):
-        read_evidence(None, [fakes, fakes])
+        read_evidence(None, [fakes, tmp_path / "made"])
     write_clip(tmp_path / "wide.mp4", replace(head_clip(0, 3, 64, 25.0, 0)[0], frames=torch.zeros(3, 3, 32, 64).byte()))
     with pytest.raises(DatasetError, match="is 64 x 32, not a square head crop"):
         read_evidence(None, [tmp_path])

@@ -24,6 +24,8 @@ from thead_eval.media import (
     write_image,
     write_images,
 )
+from thead_eval.pictures import decode_frames, shown_at
+from thead_eval.testing import write_video
 from thead_eval.types import Clip
 
 
@@ -271,15 +273,17 @@ def test_rotation_is_applied(tmp_path: Path) -> None:
 def test_variable_frame_rate_gives_each_stored_frame_once(tmp_path: Path) -> None:
     path = tmp_path / "variable.mkv"
     clip = noise_clip(frames=6)
-    with av.open(path, "w") as container:
-        stream = container.add_stream("ffv1", rate=1000)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "bgr0"
-        for pixels, milliseconds in zip(clip.frames, (0, 40, 80, 300, 310, 900), strict=True):
-            frame = av.VideoFrame.from_ndarray(pixels.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
-            frame.pts = milliseconds
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    times = [0, 40, 80, 300, 310, 900]
+    write_video(path, clip.frames, codec="ffv1", pixels="bgr0", milliseconds=times)
     assert torch.equal(read_clip(path).frames, clip.frames)
+    seconds = shown_at([frame.time for frame in decode_frames(path)], 10)
+    assert seconds == pytest.approx([0, 0.04, 0.08, 0.3, 0.31, 0.9, 1.0])
+
+
+def test_where_the_clock_does_not_run_on_frames_are_counted() -> None:
+    assert shown_at([5.0, 5.1, 5.3], 10) == pytest.approx([0, 0.1, 0.3, 0.4])
+    for clock in ([0.0, None, 0.3], [0.0, 0.3, 0.1], [0.0, 0.0, 0.1]):
+        assert shown_at(clock, 10) == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
 def test_unreadable_files_say_why(tmp_path: Path) -> None:

@@ -61,6 +61,9 @@ from thead_eval.weights import sha256_of
 
 POINT = OperatingPoint(0.05, fake=1.0, real=-1.0)
 SETTINGS = ScanSettings()
+STILL = TrackScan(
+    0, 2, (0.0, 0.08), Crop(0, 0, 9), (0, 1), (0.0, 0.04), (0.5, 0.5), (0.6, 0.6), 0.5, "real", 0.6, None, None
+)
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,20 @@ def test_a_bright_face_is_fake_and_a_dark_one_real(folder: Path) -> None:
     assert scan(folder / "dark.mp4") == dark
 
 
+def test_seconds_are_those_of_the_files_clock(folder: Path, tmp_path: Path) -> None:
+    times = [40 * number + (500 if number >= 12 else 0) for number in range(24)]
+    write_video(tmp_path / "phone.mkv", shine(portraits()[0], 24, 60), codec="ffv1", pixels="bgr0", milliseconds=times)
+    file = scan(tmp_path / "phone.mkv", explain=True)
+    (track,) = file.tracks
+    assert track.scored == tuple(range(24)) and track.scored_seconds == pytest.approx([time / 1000 for time in times])
+    assert all(shown.seconds == pytest.approx(times[shown.frame] / 1000) for shown in track.shown)
+    assert track.seconds == pytest.approx((0, file.seconds)) and 1.42 < file.seconds < 1.6
+    row = file_row(file)
+    assert row["seconds"] == round(file.seconds, 3) and row["tracks"][0]["curve_seconds"][12] == 0.98
+    steady = scan(folder / "bright.mp4")
+    assert steady.tracks[0].seconds == pytest.approx((0, 0.96)) and steady.seconds == pytest.approx(0.96)
+
+
 @pytest.mark.slow
 def test_of_frames_that_are_judged_together_the_first_that_is_shown_has_a_map(folder: Path) -> None:
     (track,) = scan(folder / "bright.mp4", scanner(Brightness(), window=16), explain=True).tracks
@@ -244,7 +261,7 @@ def test_a_detector_that_fails_is_reported_and_no_number_made_of_it(
 
 
 def test_a_detector_that_always_says_the_same_is_refused() -> None:
-    track = TrackScan(0, 2, 25.0, Crop(0, 0, 9), (0, 1), (0.5, 0.5), (0.6, 0.6), 0.5, "real", 0.6, None, None)
+    track = STILL
     files = [FileScan(name, name, "scored", tracks=(track,)) for name in "abc"]
     refused = refuse_constant(files)
     assert {file.outcome for file in refused} == {"failed"} and not refused[0].tracks
@@ -294,7 +311,7 @@ def test_where_verdicts_begin() -> None:
 
 
 def test_a_film_of_many_faces_is_not_fake_by_chance() -> None:
-    track = TrackScan(0, 2, 25.0, Crop(0, 0, 9), (0, 1), (0.5, 0.5), (0.6, 0.6), 0.5, "real", 0.6, None, None)
+    track = STILL
     fake = replace(track, verdict="fake", logit=2.0)
     assert false_alarm(5, 1, 0.05) == pytest.approx(0.2262, abs=1e-4)
     assert judge_file([track] * 4 + [fake], POINT) == "fake"
@@ -519,8 +536,8 @@ def test_what_is_no_scan_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_file_comes_back_from_its_row() -> None:
-    track = TrackScan(3, 2, 25.0, Crop(1, 2, 9), (3, 4), (0.5, None), (0.6, None), 0.5, "real", 0.6, None, 0.7)
-    file = FileScan("a", "b", "scored", "", 4, 5, 25.0, 9, "real", (track,), (Mark("xmp", "c", True),))
+    track = replace(STILL, first_frame=3, seconds=(0.12, 0.2), logits=(0.5, None), curve=(0.6, None), high=0.7)
+    file = FileScan("a", "b", "scored", "", 4, 5, 25.0, 9, 0.36, "real", (track,), (Mark("xmp", "c", True),))
     assert file_of(file_row(file)) == file and file_row(file)["tracks"][0]["failed"] == 1
 
 

@@ -6,7 +6,7 @@ smallest size among all of them, then to 224 pixels, then through one JPEG.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -190,7 +190,8 @@ def read_evidence(
     A folder is one that 'theval generate --data' made, where the real frames that each fake reproduces count too; or a
     prepared dataset whose labels name generators; or videos of head crops, with a manifest.csv or laid out as
     'theval prepare' reads them. Identities of `dataset` keep its split everywhere; others have that which their folder
-    states, or one by their name.
+    states, or one by their name. A file that lies in two of the folders, as real frames do that the fakes in both
+    reproduce, counts once.
 
     Args:
         dataset: Its real clips.
@@ -215,7 +216,7 @@ def read_evidence(
             added += _dataset_items(open_dataset(folder), f"{folder.name}/")
         else:
             added += _folder_items(folder, progress)
-    items += [replace(item, split=known.get(item.identity, item.split)) for item in added]
+    items += [replace(item, split=known.get(item.identity, item.split)) for item in _once(added)]
     if not items:
         raise DatasetError("there is neither a real clip nor a fake; give --data DATASET, and --fakes FOLDER")
     seen: set[str] = set()
@@ -225,6 +226,16 @@ def read_evidence(
         seen.add(item.id)
     evidence = Evidence(tuple(items), min(item.size for item in items))
     return evidence if whole else evidence.judged()
+
+
+def _once(items: Iterable[Item]) -> Iterator[Item]:
+    """Each file once: the real frames that fakes of several folders reproduce lie in each of them."""
+    seen = set()
+    for item in items:
+        same = (item.sha256, item.clip, item.label, item.generator, item.shots, item.identity)
+        if same not in seen:
+            yield item
+        seen.add(same)
 
 
 def _dataset_items(dataset: Dataset, prefix: str) -> Iterator[Item]:

@@ -77,6 +77,24 @@ def decode_frames(path: Path, threads: int = 0) -> Iterator[av.VideoFrame]:
         raise MediaError(f"'{path}' ends after {ended:.1f} of {lasting:.1f} seconds; download or export it again")
 
 
+def shown_at(times: Sequence[float | None], fps: float) -> NDArray[np.float64]:
+    """[T + 1] seconds after the first frame at which each is shown, and at which the last has been.
+
+    Args:
+        times: [T] by the file's clock, as `av.VideoFrame.time` has it; at least one.
+        fps: The mean rate, by which frames are counted where that clock is missing or does not run on.
+    """
+    counted: NDArray[np.float64] = np.arange(len(times) + 1) / fps
+    if any(time is None for time in times):
+        return counted
+    clock = np.array(times, np.float64)
+    if (np.diff(clock) <= 0).any():
+        return counted
+    clock -= clock[0]
+    ends: NDArray[np.float64] = np.append(clock, clock[-1] + 1 / fps)
+    return ends
+
+
 def to_rgb(
     frame: av.VideoFrame,
     width: int | None = None,

@@ -4,7 +4,7 @@ Nothing here needs a download, and everything is the same on every run.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -61,15 +61,29 @@ def _prepare_heads(
             )
 
 
-def write_video(path: Path, frames: Tensor, fps: float = 25.0, codec: str = "libx264", pixels: str = "yuv420p") -> None:
-    """Frames [T, 3, H, W] uint8 RGB as a video in any codec and pixel format that PyAV has, to read back in tests."""
+def write_video(
+    path: Path,
+    frames: Tensor,
+    fps: float = 25.0,
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    milliseconds: Sequence[int] | None = None,
+) -> None:
+    """Frames [T, 3, H, W] uint8 RGB as a video in any codec and pixel format that PyAV has, to read back in tests.
+
+    Of a variable rate, where `milliseconds` [T] say when each is shown.
+    """
+    fps = 1000.0 if milliseconds else fps
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames.shape[2:]
         stream.pix_fmt = pixels
-        for frame in frames.permute(0, 2, 3, 1).contiguous().numpy():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        for number, pixels_of in enumerate(frames.permute(0, 2, 3, 1).contiguous().numpy()):
+            frame = av.VideoFrame.from_ndarray(pixels_of, format="rgb24")
+            if milliseconds:
+                frame.pts = milliseconds[number]
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
 

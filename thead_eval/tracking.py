@@ -19,7 +19,7 @@ from PIL import Image
 
 from thead_eval.backends import Boxes, PictureDetector, PictureLandmarker, Points, face_box, overlap
 from thead_eval.errors import MediaError
-from thead_eval.pictures import Picture, VideoInfo, decode_frames, to_rgb
+from thead_eval.pictures import Picture, VideoInfo, decode_frames, shown_at, to_rgb
 
 # Mean difference from one frame to the next, in levels of a small RGB picture. Within 195 of 196 clips it stays
 # below, and 0.06 % of 5000 cuts from one clip to another do so too. A slow dissolve is not seen.
@@ -65,6 +65,7 @@ class FaceSearch(NamedTuple):
     height: int
     tracks: list[Track]  # in pixels of the pictures that were searched
     scale: tuple[float, float]  # of the video's pixels to theirs, for `Track.times`
+    seconds: NDArray[np.float64]  # [frames + 1], see `pictures.shown_at`
 
 
 class Crop(NamedTuple):
@@ -120,6 +121,7 @@ def search_video(
     shrink = max(1.0, max(info.width, info.height) / searched)
     small = round(info.width / shrink), round(info.height / shrink)
     width, height = small
+    times: list[float | None] = []
 
     def pictures() -> Iterator[Picture]:
         nonlocal width, height
@@ -127,6 +129,7 @@ def search_video(
         for frame in decode_frames(path, threads):
             picture = np.ascontiguousarray(to_rgb(frame, *small, reformatter))
             height, width = picture.shape[:2]
+            times.append(frame.time)
             see(picture)
             yield picture
 
@@ -134,7 +137,8 @@ def search_video(
     if not frames:
         raise MediaError(f"'{path}' holds no frames; download or export it again")
     upright = (info.width, info.height) if (width, height) == small else (info.height, info.width)
-    return FaceSearch(frames, *upright, tracks, (upright[0] / width, upright[1] / height))
+    scale = upright[0] / width, upright[1] / height
+    return FaceSearch(frames, *upright, tracks, scale, shown_at(times, info.fps))
 
 
 def track_faces(

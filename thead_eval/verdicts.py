@@ -57,9 +57,10 @@ class TrackScan:
 
     first_frame: int
     frames: int
-    fps: float
+    seconds: tuple[float, float]  # of the file, when it begins and when it has ended
     crop: Crop  # in pixels of the file
     scored: tuple[int, ...]  # frames of the file
+    scored_seconds: tuple[float, ...]  # when these are shown
     logits: tuple[float | None, ...]  # one for each of them; None: the detector could not score it
     curve: tuple[float | None, ...]  # the same as calibrated probabilities
     logit: float  # their mean
@@ -78,11 +79,6 @@ class TrackScan:
         """The smaller, the more serious."""
         return VERDICTS.index(self.verdict), -self.logit
 
-    @property
-    def seconds(self) -> tuple[float, float]:
-        """Where it begins and ends."""
-        return self.first_frame / self.fps, (self.first_frame + self.frames) / self.fps
-
 
 @dataclass(frozen=True)
 class FileScan:
@@ -94,8 +90,9 @@ class FileScan:
     reason: str = ""  # why it was not scored
     width: int = 0
     height: int = 0
-    fps: float = 0.0  # 0: a picture
+    fps: float = 0.0  # the mean, where the rate varies; 0: a picture
     frames: int = 0
+    seconds: float = 0.0  # how long it lasts
     verdict: Verdict | None = None  # see `judge_file`
     tracks: tuple[TrackScan, ...] = ()
     marks: tuple[Mark, ...] = field(default=())
@@ -201,6 +198,7 @@ def file_row(file: FileScan) -> dict[str, Any]:  # Any: JSON
         "height": file.height,
         "fps": file.fps,
         "frames": file.frames,
+        "seconds": round(file.seconds, 3),
         "marks": [{"kind": mark.kind, "text": mark.text, "synthetic": mark.synthetic} for mark in file.marks],
         "tracks": [_track_row(track) for track in file.tracks],
     }
@@ -217,19 +215,21 @@ def file_of(row: dict[str, Any]) -> FileScan:  # Any: JSON
         height=row["height"],
         fps=row["fps"],
         frames=row["frames"],
+        seconds=row["seconds"],
         verdict=row["verdict"],
-        tracks=tuple(_track_of(track, row["fps"]) for track in row["tracks"]),
+        tracks=tuple(_track_of(track) for track in row["tracks"]),
         marks=tuple(Mark(**mark) for mark in row["marks"]),
     )
 
 
-def _track_of(row: dict[str, Any], fps: float) -> TrackScan:  # Any: JSON
+def _track_of(row: dict[str, Any]) -> TrackScan:  # Any: JSON
     return TrackScan(
         first_frame=row["first_frame"],
         frames=row["frames"],
-        fps=fps,
+        seconds=tuple(row["seconds"]),
         crop=Crop(*row["crop"]),
         scored=tuple(frame for frame, _ in row["curve"]),
+        scored_seconds=tuple(row["curve_seconds"]),
         logits=tuple(None if value is None else row["logit"] for _, value in row["curve"]),
         curve=tuple(value for _, value in row["curve"]),
         logit=row["logit"],
@@ -246,6 +246,7 @@ def _track_row(track: TrackScan) -> dict[str, Any]:  # Any: JSON
     return {
         "first_frame": track.first_frame,
         "frames": track.frames,
+        "seconds": [round(end, 3) for end in track.seconds],
         "crop": list(track.crop),
         "verdict": track.verdict,
         "probability": _round(track.probability),
@@ -256,6 +257,7 @@ def _track_row(track: TrackScan) -> dict[str, Any]:  # Any: JSON
         "logit": round(track.logit, 4),
         "failed": sum(value is None for value in track.logits),
         "curve": [[frame, _round(value)] for frame, value in zip(track.scored, track.curve, strict=True)],
+        "curve_seconds": [round(second, 3) for second in track.scored_seconds],
     }
 
 
