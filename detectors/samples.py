@@ -96,7 +96,8 @@ def read_footage(
 
         def read(number: int) -> None:
             item, own = items[number], starts[number]
-            for row, pictures in enumerate(read_windows(evidence, item, own, window, stride), first[number]):
+            wanted = [frames_of(start, window, stride) for start in own]
+            for row, pictures in enumerate(read_windows(evidence, item, wanted), first[number]):
                 mapped[row] = pictures
             known = evidence.landmarks(item, own)
             if known is not None:
@@ -130,19 +131,22 @@ def spread_windows(item: Item, count: int, window: int, stride: int) -> list[int
     return spread(item.frames - (window - 1) * stride, count)
 
 
-def read_windows(
-    evidence: Evidence, item: Item, starts: Sequence[int], window: int, stride: int
-) -> Iterator[NDArray[np.uint8]]:
+def frames_of(start: int, window: int, stride: int) -> list[int]:
+    """The frames of the window that begins there."""
+    return list(range(start, start + window * stride, stride))
+
+
+def read_windows(evidence: Evidence, item: Item, windows: Sequence[Sequence[int]]) -> Iterator[NDArray[np.uint8]]:
     """Each window's frames [W, 224, 224, 3]; a frame of several windows is read once.
 
     Raises:
         DatasetError, MediaError: the clip is missing or damaged.
     """
-    wanted = sorted({start + n * stride for start in starts for n in range(window)})
+    wanted = sorted({frame for frames in windows for frame in frames})
     pictures = evidence.read(item, wanted).frames.permute(0, 2, 3, 1).numpy()
     place = {index: n for n, index in enumerate(wanted)}
-    for start in starts:
-        yield pictures[[place[start + n * stride] for n in range(window)]]
+    for frames in windows:
+        yield pictures[[place[frame] for frame in frames]]
 
 
 class Batch(NamedTuple):

@@ -398,6 +398,7 @@ class _Head(NamedTuple):
 
     logit: float
     number: int  # of the frame in the file
+    seconds: float  # when it is shown
     pixels: Tensor  # [3, SIZE, SIZE]
 
 
@@ -421,7 +422,7 @@ def _score_tracks(
         _Scoring(
             track,
             head_crop(track, found.width, found.height),
-            choose_frames(track, found.fps, settings, scanner.window),
+            choose_frames(track, found.seconds, settings, scanner.window),
             CHUNK if scanner.window == 1 else scanner.window,
             [],
             [],
@@ -437,24 +438,25 @@ def _score_tracks(
         for own in wanting[number]:
             own.heads.append(_cut(picture, own, found))
             if len(own.heads) == own.at_a_time:
-                _score(own, path, scanner, found.fps, explain)
+                _score(own, path, scanner, found, explain)
     for own in scorings:
-        _score(own, path, scanner, found.fps, explain)
+        _score(own, path, scanner, found, explain)
         if len(own.logits) < len(own.wanted):
             raise MediaError(f"'{path}' gives fewer frames when it is decoded again; export it again")
     tracks = [_judge_track(own, scanner, found.seconds) for own in scorings]
     serious = sorted(range(len(tracks)), key=lambda n: tracks[n].seriousness)[: SHOWN_TRACKS if explain else 0]
     for rank, n in enumerate(serious):
         maps = _map(path, found, scorings, n, scanner) if rank == 0 else []
-        shown = tuple(_show(scorings[n].kept, maps, scanner, found.seconds))
+        shown = tuple(_show(scorings[n].kept, maps, scanner))
         tracks[n] = replace(tracks[n], shown=shown)
     return tracks
 
 
-def choose_frames(track: Track, fps: float, settings: ScanSettings, window: int) -> list[int]:
+def choose_frames(track: Track, seconds: NDArray[np.float64], settings: ScanSettings, window: int) -> list[int]:
     """The frames of a track that are scored, spread over all of it; for a window, in runs of its length."""
     length = len(track)
-    count = min(length, max(settings.at_least, round(length / fps * settings.per_second) if fps else 1))
+    lasting = seconds[track.first_frame + length] - seconds[track.first_frame]
+    count = min(length, max(settings.at_least, round(lasting * settings.per_second)))
     if window == 1:
         return [track.first_frame + place for place in spread(length, count)]
     runs = min(max(count // window, RUNS), length // window)
@@ -483,18 +485,19 @@ def _cut(picture: Picture, own: _Scoring, found: _Found) -> Tensor:
     return torch.from_numpy(head.copy()).permute(2, 0, 1)
 
 
-def _score(own: _Scoring, path: Path, scanner: Scanner, fps: float, explain: bool) -> None:
+def _score(own: _Scoring, path: Path, scanner: Scanner, found: _Found, explain: bool) -> None:
     """Score the heads that are held, and let go of all that will not be shown."""
     if not own.heads:
         return
     heads = torch.stack(own.heads)  # [T, 3, SIZE, SIZE]
     own.heads.clear()
-    logits = _logits(path, scanner, fps, heads)
+    logits = _logits(path, scanner, found.fps, heads)
     numbers = own.wanted[len(own.logits) : len(own.logits) + len(heads)]
     own.logits += logits.tolist()
     if explain:
-        fresh = [_Head(*row) for row in zip(logits.tolist(), numbers, heads, strict=True) if not np.isnan(row[0])]
-        own.kept = _pick(own.kept + fresh, fps, scanner.window)
+        when = found.seconds[numbers].tolist()
+        fresh = [_Head(*row) for row in zip(logits.tolist(), numbers, when, heads, strict=True) if not np.isnan(row[0])]
+        own.kept = _pick(own.kept + fresh, scanner.window)
 
 
 def _logits(path: Path, scanner: Scanner, fps: float, heads: Tensor) -> Tensor:
@@ -510,12 +513,17 @@ def _logits(path: Path, scanner: Scanner, fps: float, heads: Tensor) -> Tensor:
     return torch.from_numpy(scores.logits)
 
 
-def _pick(heads: Sequence[_Head], fps: float, window: int) -> list[_Head]:
+def _pick(heads: Sequence[_Head], window: int) -> list[_Head]:
     """Those that speak most for a fake, at some distance in time, and the one that does least; of a window one."""
     chosen: list[_Head] = []
-    apart = max(APART * fps, window)
+
+    def lies_apart(head: _Head) -> bool:
+        return all(
+            abs(head.seconds - other.seconds) >= APART and abs(head.number - other.number) >= window for other in chosen
+        )
+
     for head in sorted(heads, key=lambda head: (-head.logit, head.number)):
-        if len(chosen) < SHOWN and all(abs(head.number - other.number) >= apart for other in chosen):
+        if len(chosen) < SHOWN and lies_apart(head):
             chosen.append(head)
     if heads:
         least = min(heads, key=lambda head: (head.logit, head.number))
@@ -583,14 +591,12 @@ def _map(path: Path, found: _Found, scorings: Sequence[_Scoring], n: int, scanne
     return [_Map(heat, float(falls.reddest[at]), float(falls.elsewhere[at]))]
 
 
-def _show(
-    heads: Sequence[_Head], maps: Sequence[_Map], scanner: Scanner, seconds: NDArray[np.float64]
-) -> Iterator[Shown]:
+def _show(heads: Sequence[_Head], maps: Sequence[_Map], scanner: Scanner) -> Iterator[Shown]:
     """The frames that decide; the first of them with their maps."""
     for head, own in zip_longest(heads, maps):
         picture = head.pixels.permute(1, 2, 0).contiguous().numpy()
-        when = float(seconds[head.number])
-        shown = Shown(head.number, when, scanner.calibrate(head.logit), encode_jpeg(picture, QUALITY), b"")
+        jpeg = encode_jpeg(picture, QUALITY)
+        shown = Shown(head.number, head.seconds, scanner.calibrate(head.logit), jpeg, b"")
         if own is not None:
             without, other = (
                 None if np.isnan(fall) else scanner.calibrate(head.logit - fall) for fall in (own.fall, own.other_fall)

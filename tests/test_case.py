@@ -1,5 +1,6 @@
 """The case report: what it must say, and what a stranger's file name must not do."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,15 @@ def test_every_outcome_and_no_number_where_there_is_none() -> None:
     windows = replace(record(*files), detector=replace(record().detector, window=16))
     assert "frames in a row that one score is made of</dt><dd>16" in render(windows)
     assert "1 fake, 0 inconclusive, 0 real" in page
+
+
+def test_the_curve_is_drawn_over_the_files_seconds() -> None:
+    late = replace(FAKE, scored_seconds=(0.12, 0.36, 3.2), curve=(0.9, 0.9, 0.9), shown=(replace(SHOWN, seconds=2.0),))
+    page = render(record(replace(VIDEO, seconds=4.0, tracks=(late,))))
+    across = 1000 - 34 - 8  # pixels of the plot, beside what stands at its edges
+    for kind, seconds in (("L", 3.2), ("M", 2.0)):
+        assert re.search(rf'd="[^"]*{kind}{34 + seconds / 4 * across:.1f} ', page)
+    assert "a second in the mean (4.0\u202fs)" in page
 
 
 def test_a_detector_without_an_operating_point_and_a_picture() -> None:

@@ -280,9 +280,10 @@ def test_variable_frame_rate_gives_each_stored_frame_once(tmp_path: Path) -> Non
     assert seconds == pytest.approx([0, 0.04, 0.08, 0.3, 0.31, 0.9, 1.0])
 
 
-def test_where_the_clock_does_not_run_on_frames_are_counted() -> None:
+def test_where_the_clock_is_missing_or_runs_back_frames_are_counted() -> None:
     assert shown_at([5.0, 5.1, 5.3], 10) == pytest.approx([0, 0.1, 0.3, 0.4])
-    for clock in ([0.0, None, 0.3], [0.0, 0.3, 0.1], [0.0, 0.0, 0.1]):
+    assert shown_at([0.0, 0.1, 0.1], 10) == pytest.approx([0, 0.1, 0.1, 0.2])
+    for clock in ([0.0, None, 0.3], [0.0, 0.3, 0.1]):
         assert shown_at(clock, 10) == pytest.approx([0, 0.1, 0.2, 0.3])
 
 

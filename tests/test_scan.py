@@ -178,15 +178,20 @@ def test_a_bright_face_is_fake_and_a_dark_one_real(folder: Path) -> None:
 
 
 def test_seconds_are_those_of_the_files_clock(folder: Path, tmp_path: Path) -> None:
+    """Of a face that comes later, too."""
+    frames = torch.cat([torch.full((6, 3, 256, 256), 128, dtype=torch.uint8), shine(portraits()[0], 18, 60)])
     times = [40 * number + (500 if number >= 12 else 0) for number in range(24)]
-    write_video(tmp_path / "phone.mkv", shine(portraits()[0], 24, 60), codec="ffv1", pixels="bgr0", milliseconds=times)
+    write_video(tmp_path / "phone.mkv", frames, codec="ffv1", pixels="bgr0", milliseconds=times)
     file = scan(tmp_path / "phone.mkv", explain=True)
     (track,) = file.tracks
-    assert track.scored == tuple(range(24)) and track.scored_seconds == pytest.approx([time / 1000 for time in times])
-    assert all(shown.seconds == pytest.approx(times[shown.frame] / 1000) for shown in track.shown)
-    assert track.seconds == pytest.approx((0, file.seconds)) and 1.42 < file.seconds < 1.6
+    assert track.scored == tuple(range(6, 24))
+    assert track.scored_seconds == pytest.approx([time / 1000 for time in times[6:]])
+    assert track.shown and all(shown.seconds == pytest.approx(times[shown.frame] / 1000) for shown in track.shown)
+    assert track.seconds == pytest.approx((0.24, file.seconds)) and 1.42 < file.seconds < 1.6
     row = file_row(file)
-    assert row["seconds"] == round(file.seconds, 3) and row["tracks"][0]["curve_seconds"][12] == 0.98
+    assert row["seconds"] == round(file.seconds, 3) and row["tracks"][0]["curve_seconds"][6] == 0.98
+    picture = scan(folder / "hopper.png")
+    assert (picture.seconds, picture.tracks[0].seconds) == (0.0, (0.0, 0.0))
     steady = scan(folder / "bright.mp4")
     assert steady.tracks[0].seconds == pytest.approx((0, 0.96)) and steady.seconds == pytest.approx(0.96)
 
@@ -273,10 +278,12 @@ def test_a_detector_that_always_says_the_same_is_refused() -> None:
 
 
 def test_of_a_window_one_frame_is_shown() -> None:
-    heads = [_Head(float(number // 16), number, torch.empty(0)) for number in range(64)]
-    assert [head.number for head in _pick(heads, 25.0, 16)] == [48, 32, 16, 0]
-    assert [head.number for head in _pick(heads[:16], 25.0, 16)] == [0]
-    assert [head.number for head in _pick(heads, 25.0, 1)] == [48, 61, 32, 0]
+    heads = [_Head(float(number // 16), number, number / 25, torch.empty(0)) for number in range(64)]
+    assert [head.number for head in _pick(heads, 16)] == [48, 32, 16, 0]
+    assert [head.number for head in _pick(heads[:16], 16)] == [0]
+    assert [head.number for head in _pick(heads, 1)] == [48, 61, 32, 0]
+    slow = [head._replace(seconds=float(head.number)) for head in heads]
+    assert [head.number for head in _pick(slow, 1)] == [48, 49, 50, 0]
 
 
 def test_an_animated_picture_is_not_judged_by_its_first_frame(tmp_path: Path) -> None:
@@ -289,13 +296,16 @@ def test_an_animated_picture_is_not_judged_by_its_first_frame(tmp_path: Path) ->
 
 def test_frames_are_chosen_over_the_whole_track() -> None:
     track = Track(10, np.zeros((270, 68, 2), np.float32))
-    few = choose_frames(track, 25.0, SETTINGS, 1)
+    steady = np.arange(281) / 25
+    few = choose_frames(track, steady, SETTINGS, 1)
     assert (len(few), few[0], few[-1]) == (54, 12, 277)
-    assert choose_frames(track, 5.0, SETTINGS, 1) == list(range(10, 280))
-    runs = choose_frames(track, 25.0, SETTINGS, 8)
+    assert choose_frames(track, np.arange(281) / 5, SETTINGS, 1) == list(range(10, 280))
+    pause = steady + 20.0 * (np.arange(281) > 100)  # within the track, of which more is scored, as it lasts longer
+    assert len(choose_frames(track, pause, SETTINGS, 1)) == 154
+    runs = choose_frames(track, steady, SETTINGS, 8)
     assert len(runs) == len(set(runs)) == 64
     assert [b - a for a, b in pairwise(runs)].count(1) == 8 * 7
-    assert choose_frames(Track(0, np.zeros((9, 68, 2), np.float32)), 25.0, SETTINGS, 8) == list(range(8))
+    assert choose_frames(Track(0, np.zeros((9, 68, 2), np.float32)), steady, SETTINGS, 8) == list(range(8))
 
 
 def test_where_verdicts_begin() -> None:
@@ -532,6 +542,9 @@ def test_what_is_no_scan_is_left_alone(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(RunError, match=r"is not a file of 'theval detect scan --out' \(line 1\)"):
             read_rows(path, {"detector": "trio"})
+    path.write_text('{"path": "a", "outcome": "scored", "tracks": []}\n')
+    with pytest.raises(RunError, match=r"by an earlier theval, without 'seconds' \(line 1\); name another with --out"):
+        read_rows(path, {})
     assert read_rows(tmp_path / "new", {}) == {}
 
 

@@ -190,8 +190,8 @@ def read_evidence(
     A folder is one that 'theval generate --data' made, where the real frames that each fake reproduces count too; or a
     prepared dataset whose labels name generators; or videos of head crops, with a manifest.csv or laid out as
     'theval prepare' reads them. Identities of `dataset` keep its split everywhere; others have that which their folder
-    states, or one by their name. A file that lies in two of the folders, as real frames do that the fakes in both
-    reproduce, counts once.
+    states, or one by their name. Real clips that lie in two of the folders, as those do that the fakes in both
+    reproduce, count once, as the first's.
 
     Args:
         dataset: Its real clips.
@@ -216,7 +216,7 @@ def read_evidence(
             added += _dataset_items(open_dataset(folder), f"{folder.name}/")
         else:
             added += _folder_items(folder, progress)
-    items += [replace(item, split=known.get(item.identity, item.split)) for item in _once(added)]
+    items = list(_once([*items, *(replace(item, split=known.get(item.identity, item.split)) for item in added)]))
     if not items:
         raise DatasetError("there is neither a real clip nor a fake; give --data DATASET, and --fakes FOLDER")
     seen: set[str] = set()
@@ -229,13 +229,17 @@ def read_evidence(
 
 
 def _once(items: Iterable[Item]) -> Iterator[Item]:
-    """Each file once: the real frames that fakes of several folders reproduce lie in each of them."""
+    """The items; of real ones with the same contents, of the same person, the first.
+
+    The real frames that fakes of several folders reproduce lie in each of them.
+    """
     seen = set()
     for item in items:
-        same = (item.sha256, item.clip, item.label, item.generator, item.shots, item.identity)
-        if same not in seen:
+        contents = (item.sha256, item.clip, item.identity, item.source)
+        if item.label == "fake" or contents not in seen:
             yield item
-        seen.add(same)
+        if item.label == "real":
+            seen.add(contents)
 
 
 def _dataset_items(dataset: Dataset, prefix: str) -> Iterator[Item]:

@@ -82,13 +82,13 @@ def shown_at(times: Sequence[float | None], fps: float) -> NDArray[np.float64]:
 
     Args:
         times: [T] by the file's clock, as `av.VideoFrame.time` has it; at least one.
-        fps: The mean rate, by which frames are counted where that clock is missing or does not run on.
+        fps: The mean rate, by which frames are counted where that clock is missing or runs back.
     """
     counted: NDArray[np.float64] = np.arange(len(times) + 1) / fps
     if any(time is None for time in times):
         return counted
     clock = np.array(times, np.float64)
-    if (np.diff(clock) <= 0).any():
+    if (np.diff(clock) < 0).any():
         return counted
     clock -= clock[0]
     ends: NDArray[np.float64] = np.append(clock, clock[-1] + 1 / fps)

@@ -32,9 +32,13 @@ def read_rows(path: Path, stated: Mapping[str, Any]) -> dict[str, Row]:  # Any: 
             if number == len(lines) and rows:
                 break
             row = None
-        if not isinstance(row, dict) or not {"path", "outcome", "seconds", "tracks", *stated} <= row.keys():
+        if not isinstance(row, dict) or not {"path", "outcome", "tracks", *stated} <= row.keys():
             raise RunError(
                 f"'{path}' is not a file of 'theval detect scan --out' (line {number}); name another with --out"
+            )
+        if "seconds" not in row:
+            raise RunError(
+                f"'{path}' was made by an earlier theval, without 'seconds' (line {number}); name another with --out"
             )
         differing = [name for name, value in stated.items() if row[name] != value]
         if differing:

@@ -73,16 +73,16 @@ def write_video(
 
     Of a variable rate, where `milliseconds` [T] say when each is shown.
     """
-    fps = 1000.0 if milliseconds else fps
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
+        rate = Fraction(fps).limit_denominator(1001) if milliseconds is None else Fraction(1000)
+        stream = container.add_stream(codec, rate=rate)
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames.shape[2:]
         stream.pix_fmt = pixels
-        for number, pixels_of in enumerate(frames.permute(0, 2, 3, 1).contiguous().numpy()):
-            frame = av.VideoFrame.from_ndarray(pixels_of, format="rgb24")
-            if milliseconds:
-                frame.pts = milliseconds[number]
+        times = [None] * len(frames) if milliseconds is None else milliseconds
+        for picture, time in zip(frames.permute(0, 2, 3, 1).contiguous().numpy(), times, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = time
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
