@@ -80,6 +80,15 @@ def test_every_outcome_and_no_number_where_there_is_none() -> None:
     assert "1 fake, 0 inconclusive, 0 real" in page
 
 
+def test_what_shows_few_frames_a_second_is_named_where_motion_is_judged() -> None:
+    slow = replace(VIDEO, path="web/cam.mp4", fps=12.5)
+    together = record(VIDEO, slow)
+    together = replace(together, detector=replace(together.detector, window=16))
+    assert "Of fewer than 20 a second, as in cam.mp4, real video is called fake more often" in render(together)
+    assert "Of fewer than 20 a second" not in render(replace(together, files=(VIDEO,)))
+    assert "Of fewer than 20 a second" not in render(record(slow))
+
+
 def test_the_curve_is_drawn_over_the_files_seconds() -> None:
     late = replace(FAKE, scored_seconds=(0.12, 0.36, 3.2), curve=(0.9, 0.9, 0.9), shown=(replace(SHOWN, seconds=2.0),))
     page = render(record(replace(VIDEO, seconds=4.0, tracks=(late,))))
