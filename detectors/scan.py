@@ -300,6 +300,7 @@ class _Found(NamedTuple):
     height: int
     fps: float  # the mean, where the rate varies; 0: a picture
     seconds: NDArray[np.float64]  # [frames + 1] when each is shown, and when the last has been
+    repeats: NDArray[np.bool_]  # [frames] which show once more what the one before did
     tracks: list[Track]
     outcome: Outcome = "scored"
     reason: str = ""
@@ -307,7 +308,7 @@ class _Found(NamedTuple):
 
     @property
     def frames(self) -> int:
-        return len(self.seconds) - 1
+        return len(self.repeats)
 
 
 def _is_picture(path: Path) -> bool:
@@ -333,7 +334,7 @@ def _search_picture(path: Path, scanner: Scanner) -> _Found:
     height, width = photo.shape[1:]
     faces = find_faces(photo)
     tracks = [Track(0, face.points[None].numpy()) for face in faces if face.side >= SMALLEST]
-    found = _Found(width, height, 0.0, np.zeros(2), tracks, picture=photo)
+    found = _Found(width, height, 0.0, np.zeros(2), np.zeros(1, np.bool_), tracks, picture=photo)
     if tracks and scanner.window > 1:
         reason = (
             f"a picture is one frame, and detector '{scanner.note.name}' judges {scanner.window} in a row; name one of "
@@ -361,7 +362,7 @@ def _search(path: Path, settings: ScanSettings, least: int, progress: Progress) 
     tracks = [piece for track in search.tracks for piece in split_by_reach(track.times(*search.scale))]
     tracks = [track for track in tracks if _side(track) >= SMALLEST]
     long = [track for track in tracks if len(track) >= least]
-    found = _Found(search.width, search.height, info.fps, search.seconds, long)
+    found = _Found(search.width, search.height, info.fps, search.seconds, search.repeats, long)
     if long:
         return found
     if search.frames < least:
@@ -398,6 +399,7 @@ class _Head(NamedTuple):
 
     logit: float
     number: int  # of the frame in the file
+    run: int  # which of the track's windows; of a detector of single frames, which of its frames
     seconds: float  # when it is shown
     pixels: Tensor  # [3, SIZE, SIZE]
 
@@ -422,7 +424,7 @@ def _score_tracks(
         _Scoring(
             track,
             head_crop(track, found.width, found.height),
-            choose_frames(track, found.seconds, settings, scanner.window),
+            choose_frames(track, found.seconds, found.repeats, settings, scanner.window),
             CHUNK if scanner.window == 1 else scanner.window,
             [],
             [],
@@ -452,16 +454,25 @@ def _score_tracks(
     return tracks
 
 
-def choose_frames(track: Track, seconds: NDArray[np.float64], settings: ScanSettings, window: int) -> list[int]:
-    """The frames of a track that are scored, spread over all of it; for a window, in runs of its length."""
-    length = len(track)
-    lasting = seconds[track.first_frame + length] - seconds[track.first_frame]
-    count = min(length, max(settings.at_least, round(lasting * settings.per_second)))
+def choose_frames(
+    track: Track, seconds: NDArray[np.float64], repeats: NDArray[np.bool_], settings: ScanSettings, window: int
+) -> list[int]:
+    """The frames of a track that are scored, spread over all of it; for a window, in runs of its length.
+
+    A run passes over frames that repeat the one before: who films does not stand still for one frame, and whose frames
+    were doubled is not to look as if he did. Where too few are left, it does not.
+    """
+    first, end = track.first_frame, track.first_frame + len(track)
+    lasting = seconds[end] - seconds[first]
+    count = min(len(track), max(settings.at_least, round(lasting * settings.per_second)))
     if window == 1:
-        return [track.first_frame + place for place in spread(length, count)]
-    runs = min(max(count // window, RUNS), length // window)
-    begins = [min(max(middle - window // 2, 0), length - window) for middle in spread(length, runs)]
-    return [track.first_frame + begin + place for begin in begins for place in range(window)]
+        return [first + place for place in spread(len(track), count)]
+    there = np.arange(first, end)
+    fresh = there[~repeats[first:end]]
+    there = fresh if len(fresh) >= window else there
+    runs = min(max(count // window, RUNS), len(there) // window)
+    begins = [min(max(middle - window // 2, 0), len(there) - window) for middle in spread(len(there), runs)]
+    return [int(frame) for begin in begins for frame in there[begin : begin + window]]
 
 
 def _pictures(
@@ -495,9 +506,13 @@ def _score(own: _Scoring, path: Path, scanner: Scanner, found: _Found, explain: 
     numbers = own.wanted[len(own.logits) : len(own.logits) + len(heads)]
     own.logits += logits.tolist()
     if explain:
-        when = found.seconds[numbers].tolist()
-        fresh = [_Head(*row) for row in zip(logits.tolist(), numbers, when, heads, strict=True) if not np.isnan(row[0])]
-        own.kept = _pick(own.kept + fresh, scanner.window)
+        places = range(len(own.logits) - len(heads), len(own.logits))
+        fresh = [
+            _Head(logit, number, place // scanner.window, float(found.seconds[number]), head)
+            for logit, number, place, head in zip(logits.tolist(), numbers, places, heads, strict=True)
+            if not np.isnan(logit)
+        ]
+        own.kept = _pick(own.kept + fresh)
 
 
 def _logits(path: Path, scanner: Scanner, fps: float, heads: Tensor) -> Tensor:
@@ -513,21 +528,19 @@ def _logits(path: Path, scanner: Scanner, fps: float, heads: Tensor) -> Tensor:
     return torch.from_numpy(scores.logits)
 
 
-def _pick(heads: Sequence[_Head], window: int) -> list[_Head]:
+def _pick(heads: Sequence[_Head]) -> list[_Head]:
     """Those that speak most for a fake, at some distance in time, and the one that does least; of a window one."""
     chosen: list[_Head] = []
 
     def lies_apart(head: _Head) -> bool:
-        return all(
-            abs(head.seconds - other.seconds) >= APART and abs(head.number - other.number) >= window for other in chosen
-        )
+        return all(abs(head.seconds - other.seconds) >= APART and head.run != other.run for other in chosen)
 
     for head in sorted(heads, key=lambda head: (-head.logit, head.number)):
         if len(chosen) < SHOWN and lies_apart(head):
             chosen.append(head)
     if heads:
         least = min(heads, key=lambda head: (head.logit, head.number))
-        if all(abs(least.number - other.number) >= window for other in chosen):
+        if all(least.run != other.run for other in chosen):
             chosen.append(least)
     return chosen
 

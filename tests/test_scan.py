@@ -278,12 +278,13 @@ def test_a_detector_that_always_says_the_same_is_refused() -> None:
 
 
 def test_of_a_window_one_frame_is_shown() -> None:
-    heads = [_Head(float(number // 16), number, number / 25, torch.empty(0)) for number in range(64)]
-    assert [head.number for head in _pick(heads, 16)] == [48, 32, 16, 0]
-    assert [head.number for head in _pick(heads[:16], 16)] == [0]
-    assert [head.number for head in _pick(heads, 1)] == [48, 61, 32, 0]
-    slow = [head._replace(seconds=float(head.number)) for head in heads]
-    assert [head.number for head in _pick(slow, 1)] == [48, 49, 50, 0]
+    heads = [_Head(float(number // 16), number, number // 16, number / 25, torch.empty(0)) for number in range(64)]
+    assert [head.number for head in _pick(heads)] == [48, 32, 16, 0]
+    assert [head.number for head in _pick(heads[:16])] == [0]
+    alone = [head._replace(run=head.number) for head in heads]
+    assert [head.number for head in _pick(alone)] == [48, 61, 32, 0]
+    slow = [head._replace(seconds=float(head.number)) for head in alone]
+    assert [head.number for head in _pick(slow)] == [48, 49, 50, 0]
 
 
 def test_an_animated_picture_is_not_judged_by_its_first_frame(tmp_path: Path) -> None:
@@ -297,15 +298,39 @@ def test_an_animated_picture_is_not_judged_by_its_first_frame(tmp_path: Path) ->
 def test_frames_are_chosen_over_the_whole_track() -> None:
     track = Track(10, np.zeros((270, 68, 2), np.float32))
     steady = np.arange(281) / 25
-    few = choose_frames(track, steady, SETTINGS, 1)
+    none = np.zeros(280, np.bool_)
+    few = choose_frames(track, steady, none, SETTINGS, 1)
     assert (len(few), few[0], few[-1]) == (54, 12, 277)
-    assert choose_frames(track, np.arange(281) / 5, SETTINGS, 1) == list(range(10, 280))
+    assert choose_frames(track, np.arange(281) / 5, none, SETTINGS, 1) == list(range(10, 280))
     pause = steady + 20.0 * (np.arange(281) > 100)  # within the track, of which more is scored, as it lasts longer
-    assert len(choose_frames(track, pause, SETTINGS, 1)) == 154
-    runs = choose_frames(track, steady, SETTINGS, 8)
+    assert len(choose_frames(track, pause, none, SETTINGS, 1)) == 154
+    runs = choose_frames(track, steady, none, SETTINGS, 8)
     assert len(runs) == len(set(runs)) == 64
     assert [b - a for a, b in pairwise(runs)].count(1) == 8 * 7
-    assert choose_frames(Track(0, np.zeros((9, 68, 2), np.float32)), steady, SETTINGS, 8) == list(range(8))
+    short = Track(0, np.zeros((9, 68, 2), np.float32))
+    assert choose_frames(short, steady, none, SETTINGS, 8) == list(range(8))
+
+
+def test_a_run_passes_over_repeated_frames() -> None:
+    track, steady, repeats = Track(10, np.zeros((60, 68, 2), np.float32)), np.arange(281) / 25, np.zeros(280, np.bool_)
+    repeats[1::2] = True
+    runs = choose_frames(track, steady, repeats, SETTINGS, 8)
+    assert set(runs) <= set(range(10, 70, 2)) and {b - a for a, b in pairwise(runs[:8])} == {2}
+    assert choose_frames(track, steady, repeats, SETTINGS, 1) == choose_frames(track, steady, ~repeats, SETTINGS, 1)
+    few = Track(10, np.zeros((14, 68, 2), np.float32))
+    assert choose_frames(few, steady, repeats, SETTINGS, 8) == list(range(13, 21))  # seven are left
+
+
+def test_what_was_doubled_is_judged_as_it_was_before(folder: Path, tmp_path: Path) -> None:
+    listens, again = Listens(), Listens()
+    frames = shine(portraits()[0], 20, 0)
+    frames = torch.stack([frame.roll(2 * number, -1) for number, frame in enumerate(frames)])
+    write_video(tmp_path / "once.mkv", frames, codec="ffv1", pixels="bgr0")
+    write_video(tmp_path / "doubled.mkv", frames.repeat_interleave(2, 0), codec="ffv1", pixels="bgr0")
+    once = scan(tmp_path / "once.mkv", scanner(listens, window=16)).tracks[0]
+    doubled = scan(tmp_path / "doubled.mkv", scanner(again, window=16)).tracks[0]
+    assert (once.frames, doubled.frames) == (20, 40)
+    assert doubled.scored == tuple(2 * number for number in once.scored)
 
 
 def test_where_verdicts_begin() -> None:

@@ -16,7 +16,7 @@ from thead_eval.backends import (
     load_picture_landmarker,
 )
 from thead_eval.pictures import Picture
-from thead_eval.tracking import Crop, Search, Track, head_crop, split_by_reach, track_faces
+from thead_eval.tracking import Crop, Search, Track, find_repeats, head_crop, split_by_reach, track_faces
 
 Pictures = Iterator[Picture]
 Follow = Callable[[Pictures], Search]
@@ -173,6 +173,17 @@ def test_a_track_ends_where_the_face_was_last_confirmed(follow: Follow) -> None:
 def test_pictures_without_a_face_have_no_track(follow: Follow) -> None:
     assert follow(iter([np.full((200, 200, 3), 90, np.uint8)] * 5)) == Search(5, [])
     assert follow(iter([])) == Search(0, [])
+
+
+def test_frames_that_were_doubled_are_told_from_those_that_hardly_move() -> None:
+    moved = np.random.default_rng(0).uniform(0.5, 3, 120)
+    moved[0] = np.inf
+    assert not find_repeats(moved).any() and not find_repeats(moved / 50).any()
+    doubled = np.where(np.arange(120) % 6 == 3, 0.05, moved)
+    assert find_repeats(doubled).tolist() == (np.arange(120) % 6 == 3).tolist()
+    each = np.where(np.arange(120) % 3 > 0, 0.0, moved)
+    assert find_repeats(each).tolist() == (np.arange(120) % 3 > 0).tolist()
+    assert not find_repeats(np.zeros(30)).any() and not find_repeats(np.zeros(1)).any()  # a still
 
 
 def track_at(places: list[tuple[float, float]], side: float) -> Track:
