@@ -84,7 +84,6 @@ def fit(
     config, folder = recipe.train, measured or out / "measured"
     people = Evidence(tuple(item for item in evidence.items if item.split != "test"), evidence.size)
     everyone = kind.fits_on == "both"
-    paces = getattr(kind, "paces", None)
     validation = measure(
         kind,
         recipe,
@@ -93,7 +92,6 @@ def fit(
         folder,
         device,
         changes=kind.changes if everyone else None,
-        paces=paces if everyone else None,
         blends=config.blends > 0,
         tell=partial(read, "measured" if everyone else "measured, to validate on"),
     )
@@ -115,7 +113,6 @@ def fit(
             folder,
             device,
             changes=getattr(kind, "changes", None),
-            paces=paces,
             blends=config.blends > 0,
             tell=partial(read, "measured, to learn from"),
         )
@@ -127,8 +124,6 @@ def fit(
     more = {"steps": "0", "seconds": f"{seconds:.1f}", "evidence": evidence.sha256}
     if hasattr(kind, "changes"):
         more["changes"] = json.dumps(asdict(kind.changes))  # its own, not the recipe's
-    if paces:
-        more["paces"] = json.dumps(paces)
     path = out / "best.safetensors"
     save_fitted(path, recipe.detector, recipe.network, kind, evidence, clips, result, asdict(recipe), more, seen)
     return Ending(0, seconds, None, result.score, 0)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from detectors.augment import Augmentation, change, draw_change
 from detectors.exam import BLENDED
 from detectors.recipe import Recipe
-from detectors.samples import READERS, frames_of, long_enough, planes, read_windows, spread_windows
+from detectors.samples import READERS, long_enough, planes, read_windows, spread_windows
 from detectors.sbi import self_blend
 from thead_eval import __version__
 from thead_eval.evidence import SIDE, Evidence, Item
@@ -66,7 +66,6 @@ def measure(
     device: torch.device,
     *,
     changes: Augmentation | None = None,
-    paces: tuple[float, float] | None = None,
     blends: bool = False,
     tell: Tell = lambda done, of: None,
 ) -> Measured:
@@ -81,8 +80,6 @@ def measure(
         folder: Of a file a clip.
         device: Where `kind` is.
         changes: Each window is measured once more, changed like this.
-        paces: Half of the changed windows are shown at another pace, between these two: frames of the clip from one
-            that is shown to the next.
         blends: Each window of a real clip that has landmarks is measured once more, blended with itself; where there
             are changes, every second one of these is changed too.
         tell: Is told of each clip.
@@ -97,7 +94,6 @@ def measure(
     seed = recipe.train.seed
     how = [__version__, recipe.detector, dict(recipe.network), _digest_weights(kind), evidence.size]
     how += [changes and asdict(changes), blends, seed]
-    how += [paces] if paces else []  # so that what was measured without is known again
 
     def measure_once(item: Item) -> dict[str, Tensor]:
         apart = max(item.frames // ((kind.window - 1) * kind.stride + 1), 1)
@@ -105,7 +101,7 @@ def measure(
         what = asdict(replace(item, path="", split="train"))  # the same in whatever split a fold puts it
         path = folder / f"{_digest(how, starts, what)}.safetensors"
         if not path.exists():
-            windows = _show(kind, evidence, item, starts, changes, paces, blends, seed)
+            windows = _show(kind, evidence, item, starts, changes, blends, seed)
             with torch.no_grad():  # of this thread
                 numbers = {
                     shown: kind.measure(planes(np.stack(some)).to(device)).double().cpu()
@@ -156,27 +152,18 @@ def _show(
     item: Item,
     starts: Sequence[int],
     changes: Augmentation | None,
-    paces: tuple[float, float] | None,
     blends: bool,
     seed: int,
 ) -> dict[str, list[NDArray[np.uint8]]]:
     """The windows [W, 224, 224, 3] of a clip, by how they are shown."""
-    wanted = [frames_of(start, kind.window, kind.stride) for start in starts]
-    plain = list(read_windows(evidence, item, wanted))
+    plain = list(read_windows(evidence, item, starts, kind.window, kind.stride))
     windows = {PLAIN: plain}
     # What is drawn hangs on the clip, not on which others stand beside it.
     draws = [np.random.default_rng([seed, 3, int(_digest(item.id)[:8], 16), start]) for start in starts]
     if changes is not None:
-        shown = plain
-        if paces is not None and kind.window > 1:
-            paced = [
-                frames if draw.random() < 0.5 else at_another_pace(frames, item.frames, draw, paces)
-                for frames, draw in zip(wanted, draws, strict=True)
-            ]
-            shown = list(read_windows(evidence, item, paced))
         windows[CHANGED] = [
             np.stack(change(list(window), draw_change(draw, changes), SIDE))
-            for window, draw in zip(shown, draws, strict=True)
+            for window, draw in zip(plain, draws, strict=True)
         ]
     landmarks = evidence.landmarks(item, starts) if blends and item.label == "real" else None
     if landmarks is not None:
@@ -184,27 +171,11 @@ def _show(
         for window, points, draw in zip(plain, landmarks.points.numpy(), draws, strict=True):
             if np.isfinite(points).all():
                 blend = _blend(window, points, int(draw.integers(2**31)))
-                # Not all, nor none: a blend is not known by that. But at the clip's own pace, which who looks at one
-                # frame does not see.
-                if changes is not None and len(blended) % 2:
+                if changes is not None and len(blended) % 2:  # not all, nor none: a blend is not known by that
                     blend = np.stack(change(list(blend), draw_change(draw, changes), SIDE))
                 blended.append(blend)
         windows |= {BLENDED: blended} if blended else {}
     return windows
-
-
-def at_another_pace(
-    frames: Sequence[int], there: int, draw: np.random.Generator, paces: tuple[float, float]
-) -> list[int]:
-    """As many frames of a clip of which so many are there, picked as a conversion of the frame rate does.
-
-    Below a pace of 1 some are shown twice, above it some are left out.
-    """
-    slowest, fastest = np.log(paces)
-    pace = min(float(np.exp(draw.uniform(slowest, fastest))), (there - 1) / (len(frames) - 1))
-    steps = [int(n * pace) for n in range(len(frames))]
-    begin = int(draw.integers(there - steps[-1]))
-    return [begin + step for step in steps]
 
 
 def _blend(window: NDArray[np.uint8], points: NDArray[np.float32], seed: int) -> NDArray[np.uint8]:

@@ -96,8 +96,7 @@ def read_footage(
 
         def read(number: int) -> None:
             item, own = items[number], starts[number]
-            wanted = [frames_of(start, window, stride) for start in own]
-            for row, pictures in enumerate(read_windows(evidence, item, wanted), first[number]):
+            for row, pictures in enumerate(read_windows(evidence, item, own, window, stride), first[number]):
                 mapped[row] = pictures
             known = evidence.landmarks(item, own)
             if known is not None:
@@ -131,22 +130,19 @@ def spread_windows(item: Item, count: int, window: int, stride: int) -> list[int
     return spread(item.frames - (window - 1) * stride, count)
 
 
-def frames_of(start: int, window: int, stride: int) -> list[int]:
-    """The frames of the window that begins there."""
-    return list(range(start, start + window * stride, stride))
-
-
-def read_windows(evidence: Evidence, item: Item, windows: Sequence[Sequence[int]]) -> Iterator[NDArray[np.uint8]]:
+def read_windows(
+    evidence: Evidence, item: Item, starts: Sequence[int], window: int, stride: int
+) -> Iterator[NDArray[np.uint8]]:
     """Each window's frames [W, 224, 224, 3]; a frame of several windows is read once.
 
     Raises:
         DatasetError, MediaError: the clip is missing or damaged.
     """
-    wanted = sorted({frame for frames in windows for frame in frames})
+    wanted = sorted({start + n * stride for start in starts for n in range(window)})
     pictures = evidence.read(item, wanted).frames.permute(0, 2, 3, 1).numpy()
     place = {index: n for n, index in enumerate(wanted)}
-    for frames in windows:
-        yield pictures[[place[frame] for frame in frames]]
+    for start in starts:
+        yield pictures[[place[start + n * stride] for n in range(window)]]
 
 
 class Batch(NamedTuple):

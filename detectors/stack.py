@@ -26,7 +26,6 @@ class Stack(Ensemble):
     fits_on = "both"  # people of the splits train and val
     defaults: ClassVar = {"frames": 4, "blends": 0.15}
     changes = SENT_ON  # harder ones than its members' own, as it is asked about files from anywhere
-    paces = (0.5, 2.0)  # of half of these, see `measured.measure`: others film, or play, at other rates
 
     def __init__(self, members: Sequence[str] = ("grain", "probe", "seam")) -> None:
         for name in members:

@@ -16,7 +16,7 @@ from detectors.augment import Augmentation, change, draw_change, through_jpeg
 from detectors.checkpoint import TrainedDetector, load_detector
 from detectors.exam import BLENDED, prepare_exam
 from detectors.fit import fit
-from detectors.measured import CHANGED, PLAIN, Measured, at_another_pace, balance, measure, share
+from detectors.measured import CHANGED, PLAIN, Measured, balance, measure, share
 from detectors.recipe import Recipe, TrainConfig, read_recipe
 from detectors.samples import Footage, draw_sample, read_batch, read_footage
 from detectors.sbi import self_blend
@@ -399,16 +399,10 @@ class Counting(Spectrum):
         return super().measure(windows)
 
 
-def measured(
-    evidence: Evidence,
-    folder: Path,
-    kind: Counting,
-    blends: bool = False,
-    paces: tuple[float, float] | None = None,
-) -> Measured:
+def measured(evidence: Evidence, folder: Path, kind: Counting, blends: bool = False) -> Measured:
     changes = None if blends else kind.changes
     recipe = replace(RECIPE, detector="spectrum", network={})
-    return measure(kind, recipe, evidence, 3, folder, torch.device("cpu"), changes=changes, paces=paces, blends=blends)
+    return measure(kind, recipe, evidence, 3, folder, torch.device("cpu"), changes=changes, blends=blends)
 
 
 def test_trainings_share_what_is_measured(evidence: Evidence, tmp_path: Path) -> None:
@@ -426,49 +420,6 @@ def test_trainings_share_what_is_measured(evidence: Evidence, tmp_path: Path) ->
     third = Counting()  # in another fold these people are to validate on
     fold = Evidence(tuple(replace(item, split="val") for item in train.items), train.size)
     assert np.array_equal(measured(fold, tmp_path / "shared", third).numbers, whole.numbers) and third.windows == 0
-
-
-class Paced(Counting):
-    """Keeps the windows that it is shown, of six frames."""
-
-    window = 6
-    changes = Augmentation(flip=0, crop=0, colour=0, blur=0, noise=0, resize=0, h264=0, jpeg=0)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shown: list[Tensor] = []
-
-    def measure(self, windows: Tensor) -> Tensor:
-        self.shown += list(windows.cpu().clone())
-        return super().measure(windows[:, :1])
-
-
-def test_changed_windows_are_shown_at_other_paces(evidence: Evidence, tmp_path: Path) -> None:
-    kind = Paced()
-    item = next(item for item in evidence.items if item.label == "real")
-    frames = evidence.read(item, range(item.frames)).frames
-    measured(Evidence((item,), evidence.size), tmp_path, kind, paces=(2.0, 2.0))
-    found = []
-    for window in kind.shown:
-        begin = next(n for n in range(item.frames) if torch.equal(frames[n], window[0]))
-        found += [pace for pace in (1, 2) if torch.equal(frames[begin : begin + 6 * pace : pace], window)]
-    assert len(found) == 6 and found[:3] == [1, 1, 1] and 2 in found[3:]
-
-
-def test_a_single_frame_has_no_pace(evidence: Evidence, tmp_path: Path) -> None:
-    val = evidence.of("val")
-    paced = measured(val, tmp_path / "paced", Counting(), paces=(0.5, 2.0))
-    assert np.array_equal(paced.numbers, measured(val, tmp_path / "plain", Counting()).numbers)
-
-
-def test_a_pace_repeats_frames_or_leaves_some_out() -> None:
-    draw = np.random.default_rng(0)
-    slow, fast = [0, 0, 1, 1, 2, 2, 3, 3], [0, 2, 4, 6, 8, 10, 12, 14]
-    for pace, steps in ((0.5, slow), (2.0, fast)):
-        drawn = [at_another_pace(range(4, 12), 20, draw, (pace, pace)) for _ in range(40)]
-        assert len({frames[0] for frames in drawn}) > 3
-        assert all([frame - frames[0] for frame in frames] == steps and frames[-1] < 20 for frames in drawn)
-    assert at_another_pace(range(4, 12), 15, draw, (9.0, 9.0)) == fast  # all that is there
 
 
 def test_a_fit_that_was_killed_goes_on(evidence: Evidence, tmp_path: Path) -> None:
