@@ -280,6 +280,16 @@ def test_variable_frame_rate_gives_each_stored_frame_once(tmp_path: Path) -> Non
     assert seconds == pytest.approx([0, 0.04, 0.08, 0.3, 0.31, 0.9, 1.0])
 
 
+def test_a_rate_that_no_camera_has_is_counted(tmp_path: Path) -> None:
+    for name in ("browser.webm", "browser.mkv"):
+        times = [33 * number + 5 * (number % 3) for number in range(20)]
+        codec = "libvpx" if name.endswith("webm") else "libx264"
+        write_video(tmp_path / name, noise_clip(frames=20).frames, codec=codec, milliseconds=times)
+        assert probe_video(tmp_path / name).fps == pytest.approx(30, abs=1)
+    write_video(tmp_path / "one.mkv", noise_clip(frames=1).frames, milliseconds=[0])
+    assert probe_video(tmp_path / "one.mkv").fps == 25
+
+
 def test_where_the_clock_is_missing_or_runs_back_frames_are_counted() -> None:
     assert shown_at([5.0, 5.1, 5.3], 10) == pytest.approx([0, 0.1, 0.3, 0.4])
     assert shown_at([0.0, 0.1, 0.1], 10) == pytest.approx([0, 0.1, 0.1, 0.2])
