@@ -56,6 +56,9 @@ SHOWN = 3  # frames of a track that speak most for a fake, and are shown
 SHOWN_TRACKS = 6  # of a file, the most serious; the first with maps
 APART = 0.5  # seconds between two of those
 QUALITY = 88  # of the JPEGs that are shown
+SLOWEST = 20.0  # frames a second of which detectors of motion may be shown less only where the file has no more
+LONGEST = 1.0  # seconds that a frame stands for in what is scored; a clock may jump
+SAME_RATE = 0.02  # part by which a file may state its rate wrongly
 USUAL_RATE = 0.05  # of false alarms, where nobody asks for another: lower ones leave most fakes inconclusive
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, of how many)
@@ -264,8 +267,14 @@ def scan_file(
         scan = replace(scan, marks=tuple(read_marks(path, scan.sha256)))
         least = max(settings.min_frames, scanner.window)
         found = _search_picture(path, scanner) if _is_picture(path) else _search(path, settings, least, progress)
-        scan = replace(scan, width=found.width, height=found.height, fps=found.fps, frames=found.frames)
-        scan = replace(scan, seconds=float(found.seconds[-1]))
+        scan = replace(
+            scan,
+            width=found.width,
+            height=found.height,
+            fps=found.fps,
+            frames=found.frames,
+            seconds=float(found.seconds[-1]),
+        )
         if found.outcome != "scored":
             return replace(scan, outcome=found.outcome, reason=found.reason)
         tracks = _score_tracks(path, found, scanner, settings, explain)
@@ -362,7 +371,10 @@ def _search(path: Path, settings: ScanSettings, least: int, progress: Progress) 
     tracks = [piece for track in search.tracks for piece in split_by_reach(track.times(*search.scale))]
     tracks = [track for track in tracks if _side(track) >= SMALLEST]
     long = [track for track in tracks if len(track) >= least]
-    found = _Found(search.width, search.height, info.fps, search.seconds, search.repeats, long)
+    fps = info.fps
+    if search.frames > 1 and abs((search.frames - 1) / search.seconds[-2] / fps - 1) > SAME_RATE:
+        fps = (search.frames - 1) / float(search.seconds[-2])  # the header's holds for its beginning, or for nothing
+    found = _Found(search.width, search.height, fps, search.seconds, search.repeats, long)
     if long:
         return found
     if search.frames < least:
@@ -445,7 +457,7 @@ def _score_tracks(
         _score(own, path, scanner, found, explain)
         if len(own.logits) < len(own.wanted):
             raise MediaError(f"'{path}' gives fewer frames when it is decoded again; export it again")
-    tracks = [_judge_track(own, scanner, found.seconds) for own in scorings]
+    tracks = [_judge_track(own, scanner, found) for own in scorings]
     serious = sorted(range(len(tracks)), key=lambda n: tracks[n].seriousness)[: SHOWN_TRACKS if explain else 0]
     for rank, n in enumerate(serious):
         maps = _map(path, found, scorings, n, scanner) if rank == 0 else []
@@ -457,22 +469,33 @@ def _score_tracks(
 def choose_frames(
     track: Track, seconds: NDArray[np.float64], repeats: NDArray[np.bool_], settings: ScanSettings, window: int
 ) -> list[int]:
-    """The frames of a track that are scored, spread over all of it; for a window, in runs of its length.
-
-    A run passes over frames that repeat the one before: who films does not stand still for one frame, and whose frames
-    were doubled is not to look as if he did. Where too few are left, it does not.
-    """
-    first, end = track.first_frame, track.first_frame + len(track)
-    lasting = seconds[end] - seconds[first]
-    count = min(len(track), max(settings.at_least, round(lasting * settings.per_second)))
+    """The frames of a track that are scored, spread over all of it; for a window, in runs of its length."""
+    count = min(len(track), max(settings.at_least, round(_lasting(track, seconds) * settings.per_second)))
     if window == 1:
-        return [first + place for place in spread(len(track), count)]
-    there = np.arange(first, end)
-    fresh = there[~repeats[first:end]]
-    there = fresh if len(fresh) >= window else there
+        return [track.first_frame + place for place in spread(len(track), count)]
+    there = distinct_frames(track, seconds, repeats, window)
     runs = min(max(count // window, RUNS), len(there) // window)
     begins = [min(max(middle - window // 2, 0), len(there) - window) for middle in spread(len(there), runs)]
     return [int(frame) for begin in begins for frame in there[begin : begin + window]]
+
+
+def distinct_frames(
+    track: Track, seconds: NDArray[np.float64], repeats: NDArray[np.bool_], window: int
+) -> NDArray[np.int64]:
+    """The frames of a track but for those that repeat the one before, which make who moves look as if he stood still.
+
+    Of all, where a window does not fit into what is left, or that is fewer a second than detectors have learnt from: of
+    those they call real video fake.
+    """
+    everything = np.arange(track.first_frame, track.first_frame + len(track))
+    left = everything[~repeats[everything]]
+    few = len(left) < window or len(left) < SLOWEST * _lasting(track, seconds)
+    return everything if few else left
+
+
+def _lasting(track: Track, seconds: NDArray[np.float64]) -> float:
+    shown = seconds[track.first_frame : track.first_frame + len(track) + 1]
+    return float(np.diff(shown).clip(max=LONGEST).sum())
 
 
 def _pictures(
@@ -502,17 +525,20 @@ def _score(own: _Scoring, path: Path, scanner: Scanner, found: _Found, explain: 
         return
     heads = torch.stack(own.heads)  # [T, 3, SIZE, SIZE]
     own.heads.clear()
-    logits = _logits(path, scanner, found.fps, heads)
     numbers = own.wanted[len(own.logits) : len(own.logits) + len(heads)]
+    fps = found.fps
+    if scanner.window > 1 and numbers[-1] - numbers[0] >= len(numbers):  # it passes over repeated ones
+        fps = (len(numbers) - 1) / float(found.seconds[numbers[-1]] - found.seconds[numbers[0]])
+    logits = _logits(path, scanner, fps, heads)
     own.logits += logits.tolist()
     if explain:
         places = range(len(own.logits) - len(heads), len(own.logits))
-        fresh = [
+        newly = [
             _Head(logit, number, place // scanner.window, float(found.seconds[number]), head)
             for logit, number, place, head in zip(logits.tolist(), numbers, places, heads, strict=True)
             if not np.isnan(logit)
         ]
-        own.kept = _pick(own.kept + fresh)
+        own.kept = _pick(own.kept + newly)
 
 
 def _logits(path: Path, scanner: Scanner, fps: float, heads: Tensor) -> Tensor:
@@ -545,7 +571,8 @@ def _pick(heads: Sequence[_Head]) -> list[_Head]:
     return chosen
 
 
-def _judge_track(own: _Scoring, scanner: Scanner, seconds: NDArray[np.float64]) -> TrackScan:
+def _judge_track(own: _Scoring, scanner: Scanner, found: _Found) -> TrackScan:
+    seconds, window = found.seconds, scanner.window
     logits = np.array(own.logits, np.float32)
     good = np.isfinite(logits)
     if not good.any():
@@ -574,6 +601,7 @@ def _judge_track(own: _Scoring, scanner: Scanner, seconds: NDArray[np.float64]) 
         high=p.high,
         score_low=None if score.low is None else scanner.calibrate(score.low),
         score_high=None if score.high is None else scanner.calibrate(score.high),
+        repeated=len(own.track) - len(distinct_frames(own.track, seconds, found.repeats, window)) if window > 1 else 0,
     )
 
 

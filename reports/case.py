@@ -48,6 +48,10 @@ SLOW_LIMIT = (
     "A detector of several frames in a row goes by how one follows the other. Of fewer than 20 a second, as in {}, "
     "real video is called fake more often than its rate states."
 )
+DOUBLED_LIMIT = (
+    "Frames that show once more what the one before did, as where somebody raised the frame rate, were passed over: those "
+    "that make a score are not neighbours everywhere in {}."
+)
 MAP_LIMIT = (
     "A map shows where blurring changes the score most: what the detector reacts to, which need not be where something "
     "was altered. Where blurring its reddest tenth changes p no more than blurring as much elsewhere, it explains "
@@ -268,6 +272,7 @@ def limits(record: CaseRecord) -> list[str]:
     looked = "by its pixels" if note.window == 1 else f"by its pixels and how they change over {note.window} frames"
     videos = [file for file in record.files if file.fps]
     slow = [Path(file.path).name for file in videos if file.fps < SLOW and file.tracks and note.window > 1]
+    doubled = [Path(file.path).name for file in videos if any(track.repeated for track in file.tracks)]
     mapped = any(shown.heat for file in record.files for track in file.tracks for shown in track.shown)
     return [
         *said,
@@ -279,6 +284,7 @@ def limits(record: CaseRecord) -> list[str]:
         f"Only faces were judged, each {looked}: not the sound, the background, or what is said."
         + ("" if len(videos) == len(record.files) else " A picture is one frame, and says less than a video."),
         *([SLOW_LIMIT.format(and_words(_some(slow)))] if slow else []),
+        *([DOUBLED_LIMIT.format(and_words(_some(doubled)))] if doubled else []),
         *([MAP_LIMIT] if mapped else []),
         "Marks are what somebody wrote into the file. Anyone can add or remove them, and no verdict depends on them.",
     ]

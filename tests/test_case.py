@@ -87,6 +87,9 @@ def test_what_shows_few_frames_a_second_is_named_where_motion_is_judged() -> Non
     assert "Of fewer than 20 a second, as in cam.mp4, real video is called fake more often" in render(together)
     assert "Of fewer than 20 a second" not in render(replace(together, files=(VIDEO,)))
     assert "Of fewer than 20 a second" not in render(record(slow))
+    doubled = replace(VIDEO, tracks=(replace(FAKE, repeated=12),))
+    assert "are not neighbours everywhere in b&gt;.mp4" in render(record(doubled))
+    assert "show once more" not in render(record(VIDEO))
 
 
 def test_the_curve_is_drawn_over_the_files_seconds() -> None:

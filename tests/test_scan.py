@@ -188,6 +188,7 @@ def test_seconds_are_those_of_the_files_clock(folder: Path, tmp_path: Path) -> N
     assert track.scored_seconds == pytest.approx([time / 1000 for time in times[6:]])
     assert track.shown and all(shown.seconds == pytest.approx(times[shown.frame] / 1000) for shown in track.shown)
     assert track.seconds == pytest.approx((0.24, file.seconds)) and 1.42 < file.seconds < 1.6
+    assert file.fps == pytest.approx(23 / 1.42)  # and not what the file states of its beginning
     row = file_row(file)
     assert row["seconds"] == round(file.seconds, 3) and row["tracks"][0]["curve_seconds"][6] == 0.98
     picture = scan(folder / "hopper.png")
@@ -302,8 +303,8 @@ def test_frames_are_chosen_over_the_whole_track() -> None:
     few = choose_frames(track, steady, none, SETTINGS, 1)
     assert (len(few), few[0], few[-1]) == (54, 12, 277)
     assert choose_frames(track, np.arange(281) / 5, none, SETTINGS, 1) == list(range(10, 280))
-    pause = steady + 20.0 * (np.arange(281) > 100)  # within the track, of which more is scored, as it lasts longer
-    assert len(choose_frames(track, pause, none, SETTINGS, 1)) == 154
+    pause = steady + 9000.0 * (np.arange(281) > 100)  # the clock jumps: the frame stands for a second
+    assert len(choose_frames(track, pause, none, SETTINGS, 1)) == 59
     runs = choose_frames(track, steady, none, SETTINGS, 8)
     assert len(runs) == len(set(runs)) == 64
     assert [b - a for a, b in pairwise(runs)].count(1) == 8 * 7
@@ -312,8 +313,10 @@ def test_frames_are_chosen_over_the_whole_track() -> None:
 
 
 def test_a_run_passes_over_repeated_frames() -> None:
-    track, steady, repeats = Track(10, np.zeros((60, 68, 2), np.float32)), np.arange(281) / 25, np.zeros(280, np.bool_)
+    track, steady, repeats = Track(10, np.zeros((60, 68, 2), np.float32)), np.arange(281) / 50, np.zeros(280, np.bool_)
     repeats[1::2] = True
+    slow = choose_frames(track, np.arange(281) / 25, repeats, SETTINGS, 8)  # 12.5 a second would be left
+    assert slow == choose_frames(track, np.arange(281) / 25, np.zeros(280, np.bool_), SETTINGS, 8)
     runs = choose_frames(track, steady, repeats, SETTINGS, 8)
     assert set(runs) <= set(range(10, 70, 2)) and {b - a for a, b in pairwise(runs[:8])} == {2}
     assert choose_frames(track, steady, repeats, SETTINGS, 1) == choose_frames(track, steady, ~repeats, SETTINGS, 1)
@@ -321,16 +324,18 @@ def test_a_run_passes_over_repeated_frames() -> None:
     assert choose_frames(few, steady, repeats, SETTINGS, 8) == list(range(13, 21))  # seven are left
 
 
-def test_what_was_doubled_is_judged_as_it_was_before(folder: Path, tmp_path: Path) -> None:
+def test_what_was_doubled_is_judged_as_it_was_before(tmp_path: Path) -> None:
     listens, again = Listens(), Listens()
     frames = shine(portraits()[0], 20, 0)
     frames = torch.stack([frame.roll(2 * number, -1) for number, frame in enumerate(frames)])
     write_video(tmp_path / "once.mkv", frames, codec="ffv1", pixels="bgr0")
-    write_video(tmp_path / "doubled.mkv", frames.repeat_interleave(2, 0), codec="ffv1", pixels="bgr0")
+    write_video(tmp_path / "doubled.mkv", frames.repeat_interleave(2, 0), fps=50.0, codec="ffv1", pixels="bgr0")
     once = scan(tmp_path / "once.mkv", scanner(listens, window=16)).tracks[0]
     doubled = scan(tmp_path / "doubled.mkv", scanner(again, window=16)).tracks[0]
     assert (once.frames, doubled.frames) == (20, 40)
     assert doubled.scored == tuple(2 * number for number in once.scored)
+    assert (once.repeated, doubled.repeated) == (0, 20) and doubled.logits == once.logits
+    assert [fps for _, fps in again.asked] == pytest.approx([fps for _, fps in listens.asked])
 
 
 def test_where_verdicts_begin() -> None:

@@ -183,6 +183,9 @@ def test_frames_that_were_doubled_are_told_from_those_that_hardly_move() -> None
     assert find_repeats(doubled).tolist() == (np.arange(120) % 6 == 3).tolist()
     each = np.where(np.arange(120) % 3 > 0, 0.0, moved)
     assert find_repeats(each).tolist() == (np.arange(120) % 3 > 0).tolist()
+    quiet = moved.copy()
+    quiet[:50], quiet[60:] = moved[:50] / 8, moved[60:] / 8  # beside a burst of motion
+    assert not find_repeats(quiet).any()
     assert not find_repeats(np.zeros(30)).any() and not find_repeats(np.zeros(1)).any()  # a still
 
 

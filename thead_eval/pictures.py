@@ -30,7 +30,7 @@ ENDED_EARLY = 0.9  # fewer frames than this part of what the header states: the 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video's header states."""
+    """What a video's header states, and of a rate that no camera has, what its first frames show."""
 
     fps: float  # the mean, where the rate varies; 25 where none is stated
     width: int  # as stored: before rotation
@@ -87,13 +87,13 @@ def shown_at(times: Sequence[float | None], fps: float) -> NDArray[np.float64]:
 
     Args:
         times: [T] by the file's clock, as `av.VideoFrame.time` has it; at least one.
-        fps: The mean rate, by which frames are counted where that clock is missing or runs back.
+        fps: The mean rate, by which frames are counted where that clock is missing, stands or runs back.
     """
     counted: NDArray[np.float64] = np.arange(len(times) + 1) / fps
     if any(time is None for time in times):
         return counted
     clock = np.array(times, np.float64)
-    if (np.diff(clock) < 0).any():
+    if (np.diff(clock) <= 0).any():
         return counted
     clock -= clock[0]
     ends: NDArray[np.float64] = np.append(clock, clock[-1] + 1 / fps)

@@ -36,7 +36,7 @@ SEARCHED = 1280  # pixels of the longer side of the pictures in which faces are 
 # A frame that differs from the one before by less than this part of what frames around it do shows the same again: of
 # those that a conversion doubled all, .74 after H.264 at CRF 18 and .45 at 23, and .03 of those that it did not.
 REPEATED = 0.15
-AROUND = 25  # frames, about a second
+AROUND = 13  # frames to either side, itself among them, about half a second
 REACH = 2.2  # sides of its own box within which a face must stay for one crop to hold it
 
 
@@ -139,7 +139,7 @@ def search_video(
             height, width = picture.shape[:2]
             times.append(frame.time)
             thumb = _thumb(picture)
-            moved.append(_apart(thumb, last))
+            moved.append(_difference(thumb, last))
             last = thumb
             see(picture)
             yield picture
@@ -155,7 +155,8 @@ def search_video(
 def find_repeats(moved: NDArray[np.float64]) -> NDArray[np.bool_]:
     """[T] whether a frame shows once more what the one before it did, as a conversion to a higher frame rate makes it.
 
-    Of frames that stand for longer than three there is nothing to tell them by, and none is a repeat.
+    Both the frames before and those after must move more, as beside a burst of motion everybody seems to stand still.
+    Where each frame is shown more than three times, too few are left to tell by.
 
     Args:
         moved: [T] mean difference to the frame before, in levels; of the first it does not count. At least one.
@@ -163,7 +164,10 @@ def find_repeats(moved: NDArray[np.float64]) -> NDArray[np.bool_]:
     levels = moved[1:]
     repeats = np.zeros(len(moved), np.bool_)
     if len(levels):
-        repeats[1:] = levels < REPEATED * percentile_filter(levels, 75, size=AROUND, mode="mirror")
+        before, after = (
+            percentile_filter(levels, 75, size=AROUND, mode="mirror", origin=side * (AROUND // 2)) for side in (1, -1)
+        )
+        repeats[1:] = levels < REPEATED * np.minimum(before, after)
     return repeats
 
 
@@ -194,7 +198,7 @@ def track_faces(
     for number, picture in enumerate(pictures):
         frames = number + 1
         thumb = _thumb(picture)
-        if before is not None and _apart(thumb, before) > CUT:
+        if before is not None and _difference(thumb, before) > CUT:
             closed += _close(faces)
             faces, shot = [], number
         before = thumb
@@ -229,7 +233,7 @@ def _thumb(picture: Picture) -> NDArray[np.float32]:
     return (points[::2, ::2] + points[1::2, ::2] + points[::2, 1::2] + points[1::2, 1::2]) * np.float32(0.25)
 
 
-def _apart(thumb: NDArray[np.float32], other: NDArray[np.float32] | None) -> float:
+def _difference(thumb: NDArray[np.float32], other: NDArray[np.float32] | None) -> float:
     """Mean difference in levels; infinite where there is no other."""
     return math.inf if other is None else float(np.abs(thumb - other).mean())
 

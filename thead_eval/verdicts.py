@@ -73,6 +73,7 @@ class TrackScan:
     # score varies over time; of a picture, from how single frames varied in validation.
     score_low: float | None = None
     score_high: float | None = None
+    repeated: int = 0  # frames that show once more what the one before did, and were passed over
 
     @property
     def seriousness(self) -> tuple[int, float]:
@@ -239,6 +240,7 @@ def _track_of(row: dict[str, Any]) -> TrackScan:  # Any: JSON
         high=row["high"],
         score_low=row["score_low"],
         score_high=row["score_high"],
+        repeated=row["repeated"],
     )
 
 
@@ -247,6 +249,7 @@ def _track_row(track: TrackScan) -> dict[str, Any]:  # Any: JSON
         "first_frame": track.first_frame,
         "frames": track.frames,
         "seconds": [round(end, 3) for end in track.seconds],
+        "repeated": track.repeated,
         "crop": list(track.crop),
         "verdict": track.verdict,
         "probability": _round(track.probability),
