@@ -49,8 +49,8 @@ SLOW_LIMIT = (
     "real video is called fake more often than its rate states."
 )
 DOUBLED_LIMIT = (
-    "Frames that show once more what the one before did, as where somebody raised the frame rate, were passed over: those "
-    "that make a score are not neighbours everywhere in {}."
+    "Frames that show once more what the one before did, as where somebody raised the frame rate, were passed over: "
+    "those that make a score are not neighbours everywhere in {}."
 )
 MAP_LIMIT = (
     "A map shows where blurring changes the score most: what the detector reacts to, which need not be where something "

@@ -176,7 +176,7 @@ def test_pictures_without_a_face_have_no_track(follow: Follow) -> None:
 
 
 def test_frames_that_were_doubled_are_told_from_those_that_hardly_move() -> None:
-    moved = np.random.default_rng(0).uniform(0.5, 3, 120)
+    moved = np.random.default_rng(0).uniform(0.8, 3, 120)
     moved[0] = np.inf
     assert not find_repeats(moved).any() and not find_repeats(moved / 50).any()
     doubled = np.where(np.arange(120) % 6 == 3, 0.05, moved)

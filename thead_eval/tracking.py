@@ -33,9 +33,10 @@ MEET = 0.15  # two faces that overlap by more than this cannot be told apart
 APART = 0.1  # a face that overlaps another by less than this may begin a track
 MISSES = 2  # detections in a row that may fail to confirm a track
 SEARCHED = 1280  # pixels of the longer side of the pictures in which faces are searched; larger ones are shrunk
-# A frame that differs from the one before by less than this part of what frames around it do shows the same again: of
-# those that a conversion doubled all, .74 after H.264 at CRF 18 and .45 at 23, and .03 of those that it did not.
-REPEATED = 0.15
+# A frame that differs from the one before by less than this part of what frames around it do shows the same again: so
+# do all that a conversion doubled, .75 of them after H.264 at CRF 18, .47 after 23, and .03 of frames as they come, of
+# which some were doubled too.
+REPEATED = 0.2
 AROUND = 13  # frames to either side, itself among them, about half a second
 REACH = 2.2  # sides of its own box within which a face must stay for one crop to hold it
 
