@@ -41,7 +41,17 @@ from thead_eval.sources import VIDEO_SUFFIXES
 from thead_eval.statistics import Interval
 from thead_eval.tracking import Crop, Track, cut_out, head_crop, search_video, split_by_reach
 from thead_eval.types import Clip, Detector
-from thead_eval.verdicts import DetectorNote, FileScan, OperatingPoint, Outcome, Shown, TrackScan, judge, judge_file
+from thead_eval.verdicts import (
+    SLOWEST,
+    DetectorNote,
+    FileScan,
+    OperatingPoint,
+    Outcome,
+    Shown,
+    TrackScan,
+    judge,
+    judge_file,
+)
 from thead_eval.weights import sha256_of
 
 IMAGE_SUFFIXES = frozenset(".avif .bmp .heic .heif .jpeg .jpg .jxl .png .tif .tiff .webp".split())
@@ -56,7 +66,6 @@ SHOWN = 3  # frames of a track that speak most for a fake, and are shown
 SHOWN_TRACKS = 6  # of a file, the most serious; the first with maps
 APART = 0.5  # seconds between two of those
 QUALITY = 88  # of the JPEGs that are shown
-SLOWEST = 20.0  # frames a second of which detectors of motion may be shown less only where the file has no more
 LONGEST = 1.0  # seconds that a frame stands for in what is scored; a clock may jump
 SAME_RATE = 0.02  # part by which a file may state its rate wrongly
 USUAL_RATE = 0.05  # of false alarms, where nobody asks for another: lower ones leave most fakes inconclusive
@@ -484,8 +493,7 @@ def distinct_frames(
 ) -> NDArray[np.int64]:
     """The frames of a track but for those that repeat the one before, which make who moves look as if he stood still.
 
-    Of all, where a window does not fit into what is left, or that is fewer a second than detectors have learnt from: of
-    those they call real video fake.
+    All of them, where a window does not fit into what is left, or that is less than SLOWEST.
     """
     everything = np.arange(track.first_frame, track.first_frame + len(track))
     left = everything[~repeats[everything]]

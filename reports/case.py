@@ -15,6 +15,7 @@ from reports.numbers import and_words, count_words, write_count
 from thead_eval.texts import write_whole
 from thead_eval.verdicts import (
     OUTCOMES,
+    SLOWEST,
     CaseRecord,
     FileScan,
     Shown,
@@ -43,10 +44,9 @@ SETTING_WORDS = {
     "detect_every": "of these, one in so many is searched for new faces",
     "searched": "faces sought at, pixels",
 }
-SLOW = 20.0  # frames a second; detectors of motion learn from 25 a second, as datasets have
 SLOW_LIMIT = (
-    "A detector of several frames in a row goes by how one follows the other. Of fewer than 20 a second, as in {}, "
-    "real video is called fake more often than its rate states."
+    f"A detector of several frames in a row goes by how one follows the other. Of fewer than {SLOWEST:g} a second, as in "
+    "{}, real video is called fake more often than its rate states."
 )
 DOUBLED_LIMIT = (
     "Frames that show once more what the one before did, as where somebody raised the frame rate, were passed over: "
@@ -271,7 +271,7 @@ def limits(record: CaseRecord) -> list[str]:
         )
     looked = "by its pixels" if note.window == 1 else f"by its pixels and how they change over {note.window} frames"
     videos = [file for file in record.files if file.fps]
-    slow = [Path(file.path).name for file in videos if file.fps < SLOW and file.tracks and note.window > 1]
+    slow = [Path(file.path).name for file in videos if file.fps < SLOWEST and file.tracks and note.window > 1]
     doubled = [Path(file.path).name for file in videos if any(track.repeated for track in file.tracks)]
     mapped = any(shown.heat for file in record.files for track in file.tracks for shown in track.shown)
     return [

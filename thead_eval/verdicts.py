@@ -24,6 +24,7 @@ Verdict = Literal["fake", "inconclusive", "real"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)  # the most serious first
 
 BLOCK = 1.0  # seconds of a track that count as one observation: neighbouring frames are near copies
+SLOWEST = 20.0  # frames a second: of fewer, detectors of motion, which learn from 25, too often call real video fake
 NORMAL = 1.96  # standard deviations that hold 95 %
 BLOCKS = 6  # into which a shorter track is cut all the same
 
