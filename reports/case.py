@@ -45,8 +45,8 @@ SETTING_WORDS = {
     "searched": "faces sought at, pixels",
 }
 SLOW_LIMIT = (
-    f"A detector of several frames in a row goes by how one follows the other. Of fewer than {SLOWEST:g} a second, as in "
-    "{}, real video is called fake more often than its rate states."
+    "A detector of several frames in a row goes by how one follows the other. Of fewer than "
+    f"{SLOWEST:g} a second, as in {{}}, real video is called fake more often than its rate states."
 )
 DOUBLED_LIMIT = (
     "Frames that show once more what the one before did, as where somebody raised the frame rate, were passed over: "
