@@ -130,22 +130,18 @@ def search_video(
     width, height = small
     times: list[float | None] = []
     moved: list[float] = []
-    last: NDArray[np.float32] | None = None
 
     def pictures() -> Iterator[Picture]:
-        nonlocal width, height, last
+        nonlocal width, height
         reformatter = VideoReformatter()
         for frame in decode_frames(path, threads):
             picture = np.ascontiguousarray(to_rgb(frame, *small, reformatter))
             height, width = picture.shape[:2]
             times.append(frame.time)
-            thumb = _thumb(picture)
-            moved.append(_difference(thumb, last))
-            last = thumb
             see(picture)
             yield picture
 
-    frames, tracks = track_faces(pictures(), detector, landmarker, confident, every, stride)
+    frames, tracks = track_faces(pictures(), detector, landmarker, confident, every, stride, moved.append)
     if not frames:
         raise MediaError(f"'{path}' holds no frames; download or export it again")
     upright = (info.width, info.height) if (width, height) == small else (info.height, info.width)
@@ -179,6 +175,7 @@ def track_faces(
     confident: float,
     every: int,
     stride: int = 1,
+    tell: Callable[[float], None] = lambda moved: None,
 ) -> Search:
     """Follow all faces through [H, W, 3] RGB pictures of one size, which are held one at a time.
 
@@ -190,6 +187,7 @@ def track_faces(
         every: Detect on every that many frames of a shot.
         stride: Take landmarks on every that many frames of a shot, of which `every` is a multiple; those between have
             the points of the one before.
+        tell: Is told of each picture how far it is from the one before, in levels; infinitely, of the first.
     """
     closed: list[Track] = []
     faces: list[_Open] = []
@@ -199,7 +197,9 @@ def track_faces(
     for number, picture in enumerate(pictures):
         frames = number + 1
         thumb = _thumb(picture)
-        if before is not None and _difference(thumb, before) > CUT:
+        moved = _difference(thumb, before)
+        tell(moved)
+        if moved > CUT:
             closed += _close(faces)
             faces, shot = [], number
         before = thumb
