@@ -497,8 +497,14 @@ def distinct_frames(
     """
     everything = np.arange(track.first_frame, track.first_frame + len(track))
     left = everything[~repeats[everything]]
-    few = len(left) < window or len(left) < SLOWEST * _lasting(track, seconds)
-    return everything if few else left
+    return everything if len(left) < window or new_fps(track, seconds, repeats) < SLOWEST else left
+
+
+def new_fps(track: Track, seconds: NDArray[np.float64], repeats: NDArray[np.bool_]) -> float:
+    """How many frames a second of a track do not repeat the one before; 0: a picture."""
+    new = len(track) - int(repeats[track.first_frame : track.first_frame + len(track)].sum())
+    lasting = _lasting(track, seconds)
+    return new / lasting if lasting else 0.0
 
 
 def _lasting(track: Track, seconds: NDArray[np.float64]) -> float:
@@ -591,6 +597,10 @@ def _judge_track(own: _Scoring, scanner: Scanner, found: _Found) -> TrackScan:
     observed = np.nanmean(logits.reshape(-1, scanner.window)[runs], axis=1)
     when = scored_seconds.reshape(-1, scanner.window)[runs].mean(axis=1)
     verdict, score = judge(observed, when, scanner.point, scanner.deviation, of_windows=scanner.window > 1)
+    rate = new_fps(own.track, seconds, found.repeats)
+    slow = window > 1 and rate < SLOWEST
+    if slow and verdict == "fake":
+        verdict = "inconclusive"
     p = scanner.probability(score)
     assert score.value is not None and p.value is not None
     return TrackScan(
@@ -610,6 +620,8 @@ def _judge_track(own: _Scoring, scanner: Scanner, found: _Found) -> TrackScan:
         score_low=None if score.low is None else scanner.calibrate(score.low),
         score_high=None if score.high is None else scanner.calibrate(score.high),
         repeated=len(own.track) - len(distinct_frames(own.track, seconds, found.repeats, window)) if window > 1 else 0,
+        new_fps=rate,
+        slow=slow,
     )
 
 

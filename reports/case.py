@@ -45,8 +45,9 @@ SETTING_WORDS = {
     "searched": "faces sought at, pixels",
 }
 SLOW_LIMIT = (
-    "A detector of several frames in a row goes by how one follows the other. Of fewer than "
-    f"{SLOWEST:g} a second, as in {{}}, real video is called fake more often than its rate states."
+    "A detector of several frames in a row goes by how one follows the other. Where fewer than "
+    f"{SLOWEST:g} new ones are shown a second, real video too often looks fake to it: in {{}} nothing was called fake, "
+    "whatever its probability."
 )
 DOUBLED_LIMIT = (
     "Frames that show once more what the one before did, as where somebody raised the frame rate, were passed over: "
@@ -271,7 +272,7 @@ def limits(record: CaseRecord) -> list[str]:
         )
     looked = "by its pixels" if note.window == 1 else f"by its pixels and how they change over {note.window} frames"
     videos = [file for file in record.files if file.fps]
-    slow = [Path(file.path).name for file in videos if file.fps < SLOWEST and file.tracks and note.window > 1]
+    slow = [Path(file.path).name for file in videos if any(track.slow for track in file.tracks)]
     doubled = [Path(file.path).name for file in videos if any(track.repeated for track in file.tracks)]
     mapped = any(shown.heat for file in record.files for track in file.tracks for shown in track.shown)
     return [

@@ -338,6 +338,23 @@ def test_what_was_doubled_is_judged_as_it_was_before(tmp_path: Path) -> None:
     assert [fps for _, fps in again.asked] == pytest.approx([fps for _, fps in listens.asked])
 
 
+@pytest.mark.parametrize(
+    ("repeats", "fps", "window", "verdict"),
+    [(1, 25.0, 16, "fake"), (1, 12.0, 16, "inconclusive"), (2, 25.0, 16, "inconclusive"), (1, 12.0, 1, "fake")],
+)
+def test_video_of_few_new_frames_a_second_is_not_called_fake_by_its_motion(
+    tmp_path: Path, repeats: int, fps: float, window: int, verdict: str
+) -> None:
+    frames = shine(portraits()[0], 20, 0)
+    frames = torch.stack([frame.roll(2 * number, -1) for number, frame in enumerate(frames)])
+    write_video(tmp_path / "a.mkv", frames.repeat_interleave(repeats, 0), fps=fps, codec="ffv1", pixels="bgr0")
+    low = OperatingPoint(0.05, fake=-9.0, real=-9.0)
+    file = scan(tmp_path / "a.mkv", scanner(Listens(), window=window, point=low))
+    track = file.tracks[0]
+    assert (file.verdict, track.verdict, track.slow) == (verdict, verdict, verdict == "inconclusive")
+    assert track.new_fps == pytest.approx(fps / repeats, rel=1e-3)
+
+
 def test_where_verdicts_begin() -> None:
     def verdict(value: float, low: float, high: float, point: OperatingPoint = POINT) -> str:
         return decide(Interval(value, low, high), point)
@@ -572,9 +589,10 @@ def test_what_is_no_scan_is_left_alone(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(RunError, match=r"is not a file of 'theval detect scan --out' \(line 1\)"):
             read_rows(path, {"detector": "trio"})
-    path.write_text('{"path": "a", "outcome": "scored", "tracks": []}\n')
-    with pytest.raises(RunError, match=r"by an earlier theval, without 'seconds' \(line 1\); name another with --out"):
-        read_rows(path, {})
+    for earlier in ('"tracks": []', '"seconds": 0.4, "tracks": [{}]'):
+        path.write_text(f'{{"path": "a", "outcome": "scored", {earlier}}}\n')
+        with pytest.raises(RunError, match=r"by an earlier theval \(line 1\); name another with --out"):
+            read_rows(path, {})
     assert read_rows(tmp_path / "new", {}) == {}
 
 

@@ -36,10 +36,8 @@ def read_rows(path: Path, stated: Mapping[str, Any]) -> dict[str, Row]:  # Any: 
             raise RunError(
                 f"'{path}' is not a file of 'theval detect scan --out' (line {number}); name another with --out"
             )
-        if "seconds" not in row:
-            raise RunError(
-                f"'{path}' was made by an earlier theval, without 'seconds' (line {number}); name another with --out"
-            )
+        if "seconds" not in row or any("new_fps" not in track for track in row["tracks"]):
+            raise RunError(f"'{path}' was made by an earlier theval (line {number}); name another with --out")
         differing = [name for name, value in stated.items() if row[name] != value]
         if differing:
             name = differing[0]

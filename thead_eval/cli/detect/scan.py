@@ -232,7 +232,9 @@ def _print(scans: "Sequence[FileScan]", scanner: "Scanner") -> None:
         table.add_row(name, verdict, f"{track.probability:.3f}", between, str(len(scan.tracks)), marks)
     console.print(table)
     for scan in scans:
-        for words in [*filter(None, [scan.reason]), *(mark.text for mark in scan.marks)]:
+        slowest = min((track.new_fps for track in scan.tracks if track.slow), default=0.0)
+        few = f"{slowest:.3g} new frames a second, too few to call a face fake" if slowest else ""
+        for words in [*filter(None, [scan.reason, few]), *(mark.text for mark in scan.marks)]:
             console.print(escape(_one_line(f"{os.path.relpath(scan.path, shared)}: {words}")), soft_wrap=True)
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in count_outcomes(scans).items() if count)
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in count_verdicts(scans).items() if count)
