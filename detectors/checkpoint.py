@@ -17,7 +17,7 @@ from detectors.calibration import Calibration
 from thead_eval import plugins
 from thead_eval.detection import AGGREGATION
 from thead_eval.errors import CheckpointError, ConfigError
-from thead_eval.evidence import SIDE
+from thead_eval.evidence import SIDE, reach
 from thead_eval.recipes import check_name
 from thead_eval.tensors import part_of, read_tensors, write_tensors
 from thead_eval.types import Clip, Detector
@@ -104,7 +104,7 @@ class TrainedDetector:
     def window(self) -> int:
         """How many consecutive frames a logit needs."""
         kind: Any = self.network  # Any: what NETWORKS says of networks
-        return int((kind.window - 1) * kind.stride + 1)
+        return reach(kind.window, kind.stride)
 
     @torch.no_grad()
     def logits(self, frames: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from detectors.checkpoint import Seen, TrainedDetector, build, load_detector
 from detectors.either import noisy_or
 from detectors.measured import share
 from thead_eval.errors import ConfigError
+from thead_eval.evidence import reach
 
 # Where the frames are neighbours, which hardly differ: from one to the next that members of single frames are shown.
 EVERY = 4
@@ -32,7 +33,7 @@ class Ensemble(nn.Module):
             raise ConfigError(f"an ensemble of {len(members)} detectors is none; name two or more with --member")
         self.members = nn.ModuleList([build(member["detector"], member["network"]) for member in members])
         kinds: list[Any] = list(self.members)  # Any: what checkpoint.NETWORKS says of networks
-        self.window = max((kind.window - 1) * kind.stride + 1 for kind in kinds)
+        self.window = max(reach(kind.window, kind.stride) for kind in kinds)
         # a and b of `either.weigh`; until members are weighed, what they say counts as it is.
         self.register_buffer("line", torch.tensor([1.0, 0.0]).repeat(len(members), 1))
 
@@ -43,8 +44,8 @@ class Ensemble(nn.Module):
         if len(told) <= self.window:
             smooth = told.mean(dim=0, keepdim=True).expand_as(told)
         else:
-            reach = self.window // 2
-            smooth = F.avg_pool1d(told.T[None], 2 * reach + 1, 1, reach, count_include_pad=False)[0].T
+            around = self.window // 2
+            smooth = F.avg_pool1d(told.T[None], 2 * around + 1, 1, around, count_include_pad=False)[0].T
         return noisy_or(smooth)
 
     def tell_apart(self, frames: Tensor) -> Tensor:

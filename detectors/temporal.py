@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from detectors.efflite0 import EfficientNetLite0, resize
+from thead_eval.evidence import reach
 from thead_eval.features import efflite_input
 
 
@@ -16,20 +17,15 @@ class Thumbnails(EfficientNetLite0):
     def __init__(self, size: int = 112) -> None:
         super().__init__(size)  # of each of the four
 
-    @property
-    def reach(self) -> int:
-        """Frames from the first to the last of a window."""
-        return (self.window - 1) * self.stride + 1
-
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [T, 3, H, W], consecutive, to logits [T]: each frame that of its window, or NaN."""
-        T = len(frames)
-        if self.reach > T:
+        T, least = len(frames), reach(self.window, self.stride)
+        if least > T:
             return torch.full((T,), torch.nan, device=frames.device)
-        starts = [min(start, T - self.reach) for start in range(0, T, self.reach)]
+        starts = [min(start, T - least) for start in range(0, T, least)]
         taken = [start + n * self.stride for start in starts for n in range(self.window)]
         windows = frames[taken].view(len(starts), self.window, *frames.shape[1:])
-        return self.learn(windows)[[min(frame // self.reach, len(starts) - 1) for frame in range(T)]]
+        return self.learn(windows)[[min(frame // least, len(starts) - 1) for frame in range(T)]]
 
     def learn(self, windows: Tensor) -> Tensor:
         """Windows uint8 [B, 4, 3, H, W] to logits [B]."""

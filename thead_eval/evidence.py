@@ -166,6 +166,11 @@ def spread(frames: int, count: int) -> list[int]:
     return [int((place + 0.5) * frames / count) for place in range(count)]
 
 
+def reach(window: int, stride: int) -> int:
+    """Frames from the first to the last of a window of so many frames, `stride` apart."""
+    return (window - 1) * stride + 1
+
+
 def alike(frames: Tensor, size: int, quality: int = QUALITY) -> Tensor:
     """[T, 3, H, H] uint8 crops of any size as [T, 3, 224, 224], by way of `size` and a JPEG, as real and fake come."""
     shown = []
