@@ -46,8 +46,8 @@ SETTING_WORDS = {
 }
 SLOW_LIMIT = (
     "A detector of several frames in a row goes by how one follows the other. Where fewer than "
-    f"{SLOWEST:g} new ones are shown a second, real video too often looks fake to it: in {{}} nothing was called fake, "
-    "whatever its probability."
+    f"{SLOWEST:g} new ones are shown a second, real video too often looks fake to it: no such face was called fake, "
+    "whatever its probability, in {}."
 )
 DOUBLED_LIMIT = (
     "Frames that show once more what the one before did, as where somebody raised the frame rate, were passed over: "
