@@ -24,6 +24,7 @@ from thead_eval.errors import ConfigError, DatasetError, MediaError
 from thead_eval.evidence import Evidence, Item, group_people, spread
 from thead_eval.judging import Progress
 from thead_eval.metadata import Metadata, MetadataDetector, read_metadata
+from thead_eval.recipes import check_name
 from thead_eval.run import RunFolder, file_name
 from thead_eval.types import Clip, Detector, Remembering
 
@@ -196,8 +197,7 @@ def plan_trainings(
         ConfigError: a protocol is unknown, or there are too few generators or clips for it.
     """
     for protocol in protocols:
-        if protocol not in PROTOCOLS:
-            raise ConfigError(f"no protocol is named '{protocol}'; there are: {', '.join(PROTOCOLS)}")
+        check_name(protocol, PROTOCOLS, "no protocol is named")
     if len(evidence.generators) < 2 and set(protocols) - {"P1"}:
         raise ConfigError(
             f"{' and '.join(set(protocols) - {'P1'})} hold out one generator and learn from others, and there are only "
