@@ -21,7 +21,7 @@ from thead_eval.evidence import SIDE, reach
 from thead_eval.recipes import check_name
 from thead_eval.tensors import part_of, read_tensors, write_tensors
 from thead_eval.types import Clip, Detector
-from thead_eval.verdicts import OperatingPoint
+from thead_eval.verdicts import SLOWEST, USUAL_FPS, OperatingPoint
 from thead_eval.weights import sha256_of
 
 FORMAT = "theval detector 1"
@@ -105,6 +105,11 @@ class TrainedDetector:
         """How many consecutive frames a logit needs."""
         kind: Any = self.network  # Any: what NETWORKS says of networks
         return reach(kind.window, kind.stride)
+
+    @property
+    def slowest(self) -> float:
+        """New frames a second of a face that it has to be shown to call it fake, where it judges several in a row."""
+        return SLOWEST * min(1.0, float(self.metadata.get("fps", USUAL_FPS)) / USUAL_FPS)
 
     @torch.no_grad()
     def logits(self, frames: Tensor) -> Tensor:

@@ -168,6 +168,7 @@ def open_scanner(name: str | Path, device: torch.device, rate: float | None) -> 
         blends=f"auc/{BLENDED}" in validation,
         folded=getattr(detector.network, "fits_on", None) == "both",
         window=detector.window,
+        slowest=detector.slowest,
     )
     return Scanner(
         detector,
@@ -445,7 +446,7 @@ def _score_tracks(
         _Scoring(
             track,
             head_crop(track, found.width, found.height),
-            choose_frames(track, found.seconds, found.repeats, settings, scanner.window),
+            choose_frames(track, found.seconds, found.repeats, settings, scanner.window, scanner.note.slowest),
             CHUNK if scanner.window == 1 else scanner.window,
             [],
             [],
@@ -476,28 +477,33 @@ def _score_tracks(
 
 
 def choose_frames(
-    track: Track, seconds: NDArray[np.float64], repeats: NDArray[np.bool_], settings: ScanSettings, window: int
+    track: Track,
+    seconds: NDArray[np.float64],
+    repeats: NDArray[np.bool_],
+    settings: ScanSettings,
+    window: int,
+    slowest: float = SLOWEST,
 ) -> list[int]:
     """The frames of a track that are scored, spread over all of it; for a window, in runs of its length."""
     count = min(len(track), max(settings.at_least, round(_lasting(track, seconds) * settings.per_second)))
     if window == 1:
         return [track.first_frame + place for place in spread(len(track), count)]
-    there = distinct_frames(track, seconds, repeats, window)
+    there = distinct_frames(track, seconds, repeats, window, slowest)
     runs = min(max(count // window, RUNS), len(there) // window)
     begins = [min(max(middle - window // 2, 0), len(there) - window) for middle in spread(len(there), runs)]
     return [int(frame) for begin in begins for frame in there[begin : begin + window]]
 
 
 def distinct_frames(
-    track: Track, seconds: NDArray[np.float64], repeats: NDArray[np.bool_], window: int
+    track: Track, seconds: NDArray[np.float64], repeats: NDArray[np.bool_], window: int, slowest: float
 ) -> NDArray[np.int64]:
     """The frames of a track but for those that repeat the one before, which make who moves look as if he stood still.
 
-    All of them, where a window does not fit into what is left, or that is less than SLOWEST.
+    All of them, where a window does not fit into what is left, or these are fewer a second than `slowest`.
     """
     everything = np.arange(track.first_frame, track.first_frame + len(track))
     left = everything[~repeats[everything]]
-    return everything if len(left) < window or new_fps(track, seconds, repeats) < SLOWEST else left
+    return everything if len(left) < window or new_fps(track, seconds, repeats) < slowest else left
 
 
 def new_fps(track: Track, seconds: NDArray[np.float64], repeats: NDArray[np.bool_]) -> float:
@@ -586,7 +592,7 @@ def _pick(heads: Sequence[_Head]) -> list[_Head]:
 
 
 def _judge_track(own: _Scoring, scanner: Scanner, found: _Found) -> TrackScan:
-    seconds, window = found.seconds, scanner.window
+    seconds, window, slowest = found.seconds, scanner.window, scanner.note.slowest
     logits = np.array(own.logits, np.float32)
     good = np.isfinite(logits)
     if not good.any():
@@ -597,8 +603,9 @@ def _judge_track(own: _Scoring, scanner: Scanner, found: _Found) -> TrackScan:
     observed = np.nanmean(logits.reshape(-1, scanner.window)[runs], axis=1)
     when = scored_seconds.reshape(-1, scanner.window)[runs].mean(axis=1)
     verdict, score = judge(observed, when, scanner.point, scanner.deviation, of_windows=scanner.window > 1)
+    there = distinct_frames(own.track, seconds, found.repeats, window, slowest)
     rate = new_fps(own.track, seconds, found.repeats)
-    slow = window > 1 and rate < SLOWEST
+    slow = window > 1 and rate < slowest
     if slow and verdict == "fake":
         verdict = "inconclusive"
     p = scanner.probability(score)
@@ -619,7 +626,7 @@ def _judge_track(own: _Scoring, scanner: Scanner, found: _Found) -> TrackScan:
         high=p.high,
         score_low=None if score.low is None else scanner.calibrate(score.low),
         score_high=None if score.high is None else scanner.calibrate(score.high),
-        repeated=len(own.track) - len(distinct_frames(own.track, seconds, found.repeats, window)) if window > 1 else 0,
+        repeated=len(own.track) - len(there) if window > 1 else 0,
         new_fps=rate,
         slow=slow,
     )

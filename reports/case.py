@@ -15,7 +15,6 @@ from reports.numbers import and_words, count_words, write_count
 from thead_eval.texts import write_whole
 from thead_eval.verdicts import (
     OUTCOMES,
-    SLOWEST,
     CaseRecord,
     FileScan,
     Shown,
@@ -45,9 +44,9 @@ SETTING_WORDS = {
     "searched": "faces sought at, pixels",
 }
 SLOW_LIMIT = (
-    "A detector of several frames in a row goes by how one follows the other. Where fewer than "
-    f"{SLOWEST:g} new ones are shown a second, real video too often looks fake to it: no such face was called fake, "
-    "whatever its probability, in {}."
+    "A detector of several frames in a row goes by how one follows the other. Where fewer than {:.3g} new ones are "
+    "shown a second, real video too often looks fake to it: no such face was called fake, whatever its probability, "
+    "in {}."
 )
 DOUBLED_LIMIT = (
     "Frames that show once more what the one before did, as where somebody raised the frame rate, were passed over: "
@@ -284,7 +283,7 @@ def limits(record: CaseRecord) -> list[str]:
         "Each face in view has its own chance of a false alarm; how many there were stands beside each verdict.",
         f"Only faces were judged, each {looked}: not the sound, the background, or what is said."
         + ("" if len(videos) == len(record.files) else " A picture is one frame, and says less than a video."),
-        *([SLOW_LIMIT.format(and_words(_some(slow)))] if slow else []),
+        *([SLOW_LIMIT.format(note.slowest, and_words(_some(slow)))] if slow else []),
         *([DOUBLED_LIMIT.format(and_words(_some(doubled)))] if doubled else []),
         *([MAP_LIMIT] if mapped else []),
         "Marks are what somebody wrote into the file. Anyone can add or remove them, and no verdict depends on them.",

@@ -84,6 +84,9 @@ def test_what_shows_few_frames_a_second_is_named_where_motion_is_judged() -> Non
     track = replace(FAKE, verdict="inconclusive", new_fps=12.5, slow=True)
     page = render(record(VIDEO, replace(VIDEO, path="web/cam.mp4", verdict="inconclusive", tracks=(track,))))
     assert "fewer than 18 new" in page and "no such face was called fake, whatever its probability, in cam.mp4" in page
+    learnt_slower = replace(record().detector, slowest=10.8)
+    slow = replace(VIDEO, tracks=(track,))
+    assert "fewer than 10.8 new" in render(replace(record(slow), detector=learnt_slower))
     assert page.count("It is shown in 12.5 new frames a second, too few to call it fake.") == 1
     assert "new ones are shown" not in render(record(VIDEO)) and "too few" not in render(record(VIDEO))
     doubled = replace(VIDEO, tracks=(replace(FAKE, repeated=12),))

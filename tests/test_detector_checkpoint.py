@@ -47,6 +47,14 @@ def test_a_detector_comes_back_as_it_was(file: Path, network: EfficientNetLite0)
     assert len(detector.sha256) == 64
 
 
+def test_how_slow_a_video_may_be_goes_by_what_was_learnt_from(network: EfficientNetLite0, tmp_path: Path) -> None:
+    for fps, slowest in (("60.000", 18.0), ("15.000", 10.8)):
+        path = tmp_path / f"{fps}.safetensors"
+        save_detector(path, "efflite0", {"size": 32}, network, CALIBRATION, POINTS, METADATA | {"fps": fps})
+        detector = load_detector(path)
+        assert isinstance(detector, TrainedDetector) and detector.slowest == pytest.approx(slowest)
+
+
 def test_a_video_is_the_mean_of_its_frames_that_were_scored(file: Path) -> None:
     detector = load_detector(file)
     assert isinstance(detector, TrainedDetector)

@@ -271,6 +271,7 @@ def test_a_training_leaves_a_detector_that_knows_what_it_has_seen(finished: Path
     assert detector.name == "efflite0"
     assert detector.generators == ("dye", "stripe")
     assert detector.knows("head0") and detector.knows("head5") and not detector.knows("head6")
+    assert (detector.metadata["fps"], detector.slowest) == ("25.000", 18.0)
     validation = json.loads(detector.metadata["validation"])
     assert (validation["reals"], validation["fakes"], validation["real_people"]) == (2, 4, 2)
     item = evidence.items[0]

@@ -353,6 +353,10 @@ def test_video_of_few_new_frames_a_second_is_not_called_fake_by_its_motion(
     track = file.tracks[0]
     assert (file.verdict, track.verdict, track.slow) == (verdict, verdict, verdict == "inconclusive")
     assert track.new_fps == pytest.approx(fps / repeats, rel=1e-3)
+    slower = scanner(
+        Listens(), window=window, point=low, note=DetectorNote("listens", "ab", window=window, slowest=9.0)
+    )
+    assert scan(tmp_path / "a.mkv", slower).verdict == "fake"
 
 
 def test_where_verdicts_begin() -> None:

@@ -24,9 +24,10 @@ Verdict = Literal["fake", "inconclusive", "real"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)  # the most serious first
 
 BLOCK = 1.0  # seconds of a track that count as one observation: neighbouring frames are near copies
-# New frames a second, that is: which do not repeat the one before. Where there are fewer, detectors of motion, which
-# learn from 25, take real video for fakes far more often than at their stated rate.
+# New frames a second, that is: which do not repeat the one before. Where there are fewer, detectors of motion that
+# learnt from USUAL_FPS take real video for fakes far more often than at their stated rate.
 SLOWEST = 18.0
+USUAL_FPS = 25.0
 NORMAL = 1.96  # standard deviations that hold 95 %
 BLOCKS = 6  # into which a shorter track is cut all the same
 
@@ -78,7 +79,7 @@ class TrackScan:
     score_high: float | None = None
     repeated: int = 0  # frames that show once more what the one before did, and were passed over
     new_fps: float = 0.0  # frames a second that do not repeat the one before; 0: a picture
-    slow: bool = False  # so few of these, below SLOWEST, that a detector of motion may not call it fake
+    slow: bool = False  # so few of these, see SLOWEST, that a detector of motion may not call it fake
 
     @property
     def seriousness(self) -> tuple[int, float]:
@@ -289,6 +290,7 @@ class DetectorNote:
     blends: bool = False  # whether real videos blended with themselves are among these
     folded: bool = False  # whether it learnt from these people after all, once rules had been judged that had not
     window: int = 1  # consecutive frames that it judges together
+    slowest: float = SLOWEST  # new frames a second that these have to be, for anything to be called fake
 
 
 @dataclass(frozen=True)
