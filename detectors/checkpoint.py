@@ -17,7 +17,7 @@ from detectors.calibration import Calibration
 from thead_eval import plugins
 from thead_eval.detection import AGGREGATION
 from thead_eval.errors import CheckpointError, ConfigError
-from thead_eval.evidence import SIDE, reach
+from thead_eval.evidence import SIDE, window_span
 from thead_eval.recipes import check_name
 from thead_eval.tensors import part_of, read_tensors, write_tensors
 from thead_eval.types import Clip, Detector
@@ -104,12 +104,20 @@ class TrainedDetector:
     def window(self) -> int:
         """How many consecutive frames a logit needs."""
         kind: Any = self.network  # Any: what NETWORKS says of networks
-        return reach(kind.window, kind.stride)
+        return window_span(kind.window, kind.stride)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second of what it learnt from: the median of real clips."""
+        return float(self.metadata.get("fps", USUAL_FPS))
 
     @property
     def slowest(self) -> float:
-        """New frames a second of a face that it has to be shown to call it fake, where it judges several in a row."""
-        return SLOWEST * min(1.0, float(self.metadata.get("fps", USUAL_FPS)) / USUAL_FPS)
+        """New frames a second of a face below which it gives no verdict, where it judges several in a row.
+
+        That this goes down with the rate of what it learnt from is supposed, not measured.
+        """
+        return SLOWEST * min(1.0, self.fps / USUAL_FPS)
 
     @torch.no_grad()
     def logits(self, frames: Tensor) -> Tensor:

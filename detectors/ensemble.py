@@ -12,7 +12,7 @@ from detectors.checkpoint import Seen, TrainedDetector, build, load_detector
 from detectors.either import noisy_or
 from detectors.measured import share
 from thead_eval.errors import ConfigError
-from thead_eval.evidence import reach
+from thead_eval.evidence import window_span
 
 # Where the frames are neighbours, which hardly differ: from one to the next that members of single frames are shown.
 EVERY = 4
@@ -33,7 +33,7 @@ class Ensemble(nn.Module):
             raise ConfigError(f"an ensemble of {len(members)} detectors is none; name two or more with --member")
         self.members = nn.ModuleList([build(member["detector"], member["network"]) for member in members])
         kinds: list[Any] = list(self.members)  # Any: what checkpoint.NETWORKS says of networks
-        self.window = max(reach(kind.window, kind.stride) for kind in kinds)
+        self.window = max(window_span(kind.window, kind.stride) for kind in kinds)
         # a and b of `either.weigh`; until members are weighed, what they say counts as it is.
         self.register_buffer("line", torch.tensor([1.0, 0.0]).repeat(len(members), 1))
 
@@ -73,6 +73,7 @@ class Assembled(NamedTuple):
     ensemble: Ensemble
     learnt: list[dict[str, float]]  # of each member, which part of the fakes that it learnt from was whose
     seen: Seen  # whom and which generators the members have learnt from
+    fps: float  # the highest rate that one of them learnt from
 
 
 def assemble(paths: Sequence[Path]) -> Assembled:
@@ -93,4 +94,5 @@ def assemble(paths: Sequence[Path]) -> Assembled:
     for own, member in zip(ensemble.members, members, strict=True):
         own.load_state_dict(member.network.state_dict())
     seen = Seen(*(frozenset().union(*sets) for sets in zip(*(m.seen for m in members), strict=True)))
-    return Assembled(config, ensemble, [share(member.generators, member.blends) for member in members], seen)
+    learnt = [share(member.generators, member.blends) for member in members]
+    return Assembled(config, ensemble, learnt, seen, max(member.fps for member in members))

@@ -124,6 +124,8 @@ def fit(
     more = {"steps": "0", "seconds": f"{seconds:.1f}", "evidence": evidence.sha256}
     if hasattr(kind, "changes"):
         more["changes"] = json.dumps(asdict(kind.changes))  # its own, not the recipe's
+    if assembled is not None:
+        more["fps"] = f"{assembled.fps:.3f}"  # not that of the clips by which its members were weighed
     path = out / "best.safetensors"
     save_fitted(path, recipe.detector, recipe.network, kind, evidence, clips, result, asdict(recipe), more, seen)
     return Ending(0, seconds, None, result.score, 0)

@@ -23,7 +23,7 @@ from detectors.recipe import Recipe
 from detectors.samples import READERS, long_enough, planes, read_windows, spread_windows
 from detectors.sbi import self_blend
 from thead_eval import __version__
-from thead_eval.evidence import SIDE, Evidence, Item, reach
+from thead_eval.evidence import SIDE, Evidence, Item, window_span
 from thead_eval.pictures import Picture
 from thead_eval.tensors import read_tensors, write_tensors
 from thead_eval.types import Tell
@@ -96,7 +96,7 @@ def measure(
     how += [changes and asdict(changes), blends, seed]
 
     def measure_once(item: Item) -> dict[str, Tensor]:
-        apart = max(item.frames // reach(kind.window, kind.stride), 1)
+        apart = max(item.frames // window_span(kind.window, kind.stride), 1)
         starts = spread_windows(item, min(count, apart), kind.window, kind.stride)
         what = asdict(replace(item, path="", split="train"))  # the same in whatever split a fold puts it
         path = folder / f"{_digest(how, starts, what)}.safetensors"

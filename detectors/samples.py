@@ -20,7 +20,7 @@ from torch import Tensor
 from detectors.augment import UNCHANGED, Augmentation, change, draw_change
 from detectors.sbi import self_blend
 from thead_eval.errors import DatasetError
-from thead_eval.evidence import SIDE, Evidence, Item, reach, spread
+from thead_eval.evidence import SIDE, Evidence, Item, spread, window_span
 from thead_eval.pictures import Picture
 from thead_eval.results import write_json
 from thead_eval.types import NUM_POINTS, Tell
@@ -118,7 +118,7 @@ def long_enough(evidence: Evidence, window: int, stride: int) -> tuple[Item, ...
     Raises:
         DatasetError: there is none.
     """
-    least = reach(window, stride)
+    least = window_span(window, stride)
     items = tuple(item for item in evidence.items if item.frames >= least)
     if not items:
         raise DatasetError(f"none of {len(evidence.items)} clips has {least} frames; give longer ones")
@@ -127,7 +127,7 @@ def long_enough(evidence: Evidence, window: int, stride: int) -> tuple[Item, ...
 
 def spread_windows(item: Item, count: int, window: int, stride: int) -> list[int]:
     """Where at most `count` windows of a clip begin, spread over the whole of it."""
-    return spread(item.frames - reach(window, stride) + 1, count)
+    return spread(item.frames - window_span(window, stride) + 1, count)
 
 
 def read_windows(

@@ -42,7 +42,6 @@ from thead_eval.statistics import Interval
 from thead_eval.tracking import Crop, Track, cut_out, head_crop, search_video, split_by_reach
 from thead_eval.types import Clip, Detector
 from thead_eval.verdicts import (
-    SLOWEST,
     DetectorNote,
     FileScan,
     OperatingPoint,
@@ -482,7 +481,7 @@ def choose_frames(
     repeats: NDArray[np.bool_],
     settings: ScanSettings,
     window: int,
-    slowest: float = SLOWEST,
+    slowest: float,
 ) -> list[int]:
     """The frames of a track that are scored, spread over all of it; for a window, in runs of its length."""
     count = min(len(track), max(settings.at_least, round(_lasting(track, seconds) * settings.per_second)))
@@ -603,10 +602,12 @@ def _judge_track(own: _Scoring, scanner: Scanner, found: _Found) -> TrackScan:
     observed = np.nanmean(logits.reshape(-1, scanner.window)[runs], axis=1)
     when = scored_seconds.reshape(-1, scanner.window)[runs].mean(axis=1)
     verdict, score = judge(observed, when, scanner.point, scanner.deviation, of_windows=scanner.window > 1)
-    there = distinct_frames(own.track, seconds, found.repeats, window, slowest)
     rate = new_fps(own.track, seconds, found.repeats)
-    slow = window > 1 and rate < slowest
-    if slow and verdict == "fake":
+    slow, repeated = False, 0
+    if window > 1:
+        slow = rate < slowest
+        repeated = len(own.track) - len(distinct_frames(own.track, seconds, found.repeats, window, slowest))
+    if slow:
         verdict = "inconclusive"
     p = scanner.probability(score)
     assert score.value is not None and p.value is not None
@@ -626,7 +627,7 @@ def _judge_track(own: _Scoring, scanner: Scanner, found: _Found) -> TrackScan:
         high=p.high,
         score_low=None if score.low is None else scanner.calibrate(score.low),
         score_high=None if score.high is None else scanner.calibrate(score.high),
-        repeated=len(own.track) - len(there) if window > 1 else 0,
+        repeated=repeated,
         new_fps=rate,
         slow=slow,
     )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from detectors.efflite0 import EfficientNetLite0, resize
-from thead_eval.evidence import reach
+from thead_eval.evidence import window_span
 from thead_eval.features import efflite_input
 
 
@@ -19,13 +19,13 @@ class Thumbnails(EfficientNetLite0):
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [T, 3, H, W], consecutive, to logits [T]: each frame that of its window, or NaN."""
-        T, least = len(frames), reach(self.window, self.stride)
-        if least > T:
+        T, span = len(frames), window_span(self.window, self.stride)
+        if span > T:
             return torch.full((T,), torch.nan, device=frames.device)
-        starts = [min(start, T - least) for start in range(0, T, least)]
+        starts = [min(start, T - span) for start in range(0, T, span)]
         taken = [start + n * self.stride for start in starts for n in range(self.window)]
         windows = frames[taken].view(len(starts), self.window, *frames.shape[1:])
-        return self.learn(windows)[[min(frame // least, len(starts) - 1) for frame in range(T)]]
+        return self.learn(windows)[[min(frame // span, len(starts) - 1) for frame in range(T)]]
 
     def learn(self, windows: Tensor) -> Tensor:
         """Windows uint8 [B, 4, 3, H, W] to logits [B]."""

@@ -45,8 +45,8 @@ SETTING_WORDS = {
 }
 SLOW_LIMIT = (
     "A detector of several frames in a row goes by how one follows the other. Where fewer than {:.3g} new ones are "
-    "shown a second, real video too often looks fake to it: no such face was called fake, whatever its probability, "
-    "in {}."
+    "shown a second, real video too often looks fake to it, and where these were doubled, fakes look real: such faces "
+    "are inconclusive whatever their probability, in {}."
 )
 DOUBLED_LIMIT = (
     "Frames that show once more what the one before did, as where somebody raised the frame rate, were passed over: "
@@ -179,7 +179,7 @@ def view_file(record: CaseRecord, number: int, file: FileScan) -> FileView:
         left_out=len(file.tracks) - len(shown),
         scale=_scale(record, file.deciding) if file.deciding else Markup(),
         plots=tuple(_curve(record, file, shown, width) for width in (1000, 360)) if video else (),
-        alarm=false_alarm(len(file.tracks), 1, record.point.rate) if record.point else None,
+        alarm=false_alarm(sum(not track.slow for track in file.tracks), 1, record.point.rate) if record.point else None,
     )
 
 
@@ -271,7 +271,7 @@ def limits(record: CaseRecord) -> list[str]:
         )
     looked = "by its pixels" if note.window == 1 else f"by its pixels and how they change over {note.window} frames"
     videos = [file for file in record.files if file.fps]
-    slow = [Path(file.path).name for file in videos if any(track.slow for track in file.tracks)]
+    slow = [Path(file.path).name for file in videos if record.point and any(track.slow for track in file.tracks)]
     doubled = [Path(file.path).name for file in videos if any(track.repeated for track in file.tracks)]
     mapped = any(shown.heat for file in record.files for track in file.tracks for shown in track.shown)
     return [

@@ -83,11 +83,16 @@ def test_every_outcome_and_no_number_where_there_is_none() -> None:
 def test_what_shows_few_frames_a_second_is_named_where_motion_is_judged() -> None:
     track = replace(FAKE, verdict="inconclusive", new_fps=12.5, slow=True)
     page = render(record(VIDEO, replace(VIDEO, path="web/cam.mp4", verdict="inconclusive", tracks=(track,))))
-    assert "fewer than 18 new" in page and "no such face was called fake, whatever its probability, in cam.mp4" in page
+    assert "fewer than 18 new" in page and "inconclusive whatever their probability, in cam.mp4" in page
+    assert "Of so few new frames a second neither is said." in page
+    beside = render(record(replace(VIDEO, tracks=(FAKE, track))))
+    assert '<span class="interval">12.5 new frames a second</span>' in beside and "in up to 5 % of cases" in beside
+    assert "too few for a verdict" not in beside  # the one that decides is not slow
+    assert "new frames" not in render(record(replace(VIDEO, tracks=(FAKE, track)), point=None))
     learnt_slower = replace(record().detector, slowest=10.8)
     slow = replace(VIDEO, tracks=(track,))
     assert "fewer than 10.8 new" in render(replace(record(slow), detector=learnt_slower))
-    assert page.count("It is shown in 12.5 new frames a second, too few to call it fake.") == 1
+    assert page.count("It is shown in 12.5 new frames a second, too few for a verdict.") == 1
     assert "new ones are shown" not in render(record(VIDEO)) and "too few" not in render(record(VIDEO))
     doubled = replace(VIDEO, tracks=(replace(FAKE, repeated=12),))
     assert "are not neighbours everywhere in b&gt;.mp4" in render(record(doubled))

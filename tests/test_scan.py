@@ -300,28 +300,29 @@ def test_frames_are_chosen_over_the_whole_track() -> None:
     track = Track(10, np.zeros((270, 68, 2), np.float32))
     steady = np.arange(281) / 25
     none = np.zeros(280, np.bool_)
-    few = choose_frames(track, steady, none, SETTINGS, 1)
+    few = choose_frames(track, steady, none, SETTINGS, 1, 18.0)
     assert (len(few), few[0], few[-1]) == (54, 12, 277)
-    assert choose_frames(track, np.arange(281) / 5, none, SETTINGS, 1) == list(range(10, 280))
+    assert choose_frames(track, np.arange(281) / 5, none, SETTINGS, 1, 18.0) == list(range(10, 280))
     pause = steady + 9000.0 * (np.arange(281) > 100)  # the clock jumps: the frame stands for a second
-    assert len(choose_frames(track, pause, none, SETTINGS, 1)) == 59
-    runs = choose_frames(track, steady, none, SETTINGS, 8)
+    assert len(choose_frames(track, pause, none, SETTINGS, 1, 18.0)) == 59
+    runs = choose_frames(track, steady, none, SETTINGS, 8, 18.0)
     assert len(runs) == len(set(runs)) == 64
     assert [b - a for a, b in pairwise(runs)].count(1) == 8 * 7
     short = Track(0, np.zeros((9, 68, 2), np.float32))
-    assert choose_frames(short, steady, none, SETTINGS, 8) == list(range(8))
+    assert choose_frames(short, steady, none, SETTINGS, 8, 18.0) == list(range(8))
 
 
 def test_a_run_passes_over_repeated_frames() -> None:
     track, steady, repeats = Track(10, np.zeros((60, 68, 2), np.float32)), np.arange(281) / 50, np.zeros(280, np.bool_)
     repeats[1::2] = True
-    slow = choose_frames(track, np.arange(281) / 25, repeats, SETTINGS, 8)  # 12.5 a second would be left
-    assert slow == choose_frames(track, np.arange(281) / 25, np.zeros(280, np.bool_), SETTINGS, 8)
-    runs = choose_frames(track, steady, repeats, SETTINGS, 8)
+    slow = choose_frames(track, np.arange(281) / 25, repeats, SETTINGS, 8, 18.0)  # 12.5 a second would be left
+    assert slow == choose_frames(track, np.arange(281) / 25, np.zeros(280, np.bool_), SETTINGS, 8, 18.0)
+    runs = choose_frames(track, steady, repeats, SETTINGS, 8, 18.0)
     assert set(runs) <= set(range(10, 70, 2)) and {b - a for a, b in pairwise(runs[:8])} == {2}
-    assert choose_frames(track, steady, repeats, SETTINGS, 1) == choose_frames(track, steady, ~repeats, SETTINGS, 1)
+    alone = choose_frames(track, steady, repeats, SETTINGS, 1, 18.0)
+    assert alone == choose_frames(track, steady, ~repeats, SETTINGS, 1, 18.0)
     few = Track(10, np.zeros((14, 68, 2), np.float32))
-    assert choose_frames(few, steady, repeats, SETTINGS, 8) == list(range(13, 21))  # seven are left
+    assert choose_frames(few, steady, repeats, SETTINGS, 8, 18.0) == list(range(13, 21))  # seven are left
 
 
 def test_what_was_doubled_is_judged_as_it_was_before(tmp_path: Path) -> None:
@@ -342,7 +343,7 @@ def test_what_was_doubled_is_judged_as_it_was_before(tmp_path: Path) -> None:
     ("repeats", "fps", "window", "verdict"),
     [(1, 25.0, 16, "fake"), (1, 12.0, 16, "inconclusive"), (2, 25.0, 16, "inconclusive"), (1, 12.0, 1, "fake")],
 )
-def test_video_of_few_new_frames_a_second_is_not_called_fake_by_its_motion(
+def test_there_is_no_verdict_by_the_motion_of_few_new_frames_a_second(
     tmp_path: Path, repeats: int, fps: float, window: int, verdict: str
 ) -> None:
     frames = shine(portraits()[0], 20, 0)
@@ -356,7 +357,12 @@ def test_video_of_few_new_frames_a_second_is_not_called_fake_by_its_motion(
     slower = scanner(
         Listens(), window=window, point=low, note=DetectorNote("listens", "ab", window=window, slowest=9.0)
     )
-    assert scan(tmp_path / "a.mkv", slower).verdict == "fake"
+    judged = scan(tmp_path / "a.mkv", slower).tracks[0]
+    assert judged.verdict == "fake" and not judged.slow
+    assert judged.repeated == 20 * (repeats - 1)
+    assert [b - a for a, b in pairwise(judged.scored)][:15] == [repeats if window > 1 else 1] * 15
+    high = scanner(Listens(), window=window, point=OperatingPoint(0.05, fake=9.0, real=9.0))
+    assert scan(tmp_path / "a.mkv", high).verdict == verdict.replace("fake", "real")
 
 
 def test_where_verdicts_begin() -> None:
@@ -379,6 +385,8 @@ def test_a_film_of_many_faces_is_not_fake_by_chance() -> None:
     assert judge_file([track] * 99 + [fake], POINT) == "inconclusive"
     assert judge_file([track] * 80 + [fake] * 20, POINT) == "fake"
     assert judge_file([track] * 100, POINT) == "real"
+    slow = replace(track, verdict="inconclusive", slow=True)
+    assert judge_file([slow] * 99 + [fake], POINT) == "fake"  # which cannot be a false alarm
     assert judge_file([track, replace(track, verdict="inconclusive")], POINT) == "inconclusive"
 
 
@@ -602,6 +610,7 @@ def test_what_is_no_scan_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_file_comes_back_from_its_row() -> None:
     track = replace(STILL, first_frame=3, seconds=(0.12, 0.2), logits=(0.5, None), curve=(0.6, None), high=0.7)
+    track = replace(track, repeated=3, new_fps=12.5, slow=True)
     file = FileScan("a", "b", "scored", "", 4, 5, 25.0, 9, 0.36, "real", (track,), (Mark("xmp", "c", True),))
     assert file_of(file_row(file)) == file and file_row(file)["tracks"][0]["failed"] == 1
 

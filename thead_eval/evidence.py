@@ -166,7 +166,7 @@ def spread(frames: int, count: int) -> list[int]:
     return [int((place + 0.5) * frames / count) for place in range(count)]
 
 
-def reach(window: int, stride: int) -> int:
+def window_span(window: int, stride: int) -> int:
     """Frames from the first to the last of a window of so many frames, `stride` apart."""
     return (window - 1) * stride + 1
 

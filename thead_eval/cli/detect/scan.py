@@ -69,7 +69,8 @@ def command(
     Of each file: an outcome (scored, unreadable, no_face, too_short, failed), and where it was scored a verdict of its
     most suspicious face: fake, real or inconclusive, with the probability of a fake, 95 % of what it could be, and the
     marks that the file carries. A verdict holds at a false positive rate that the detector's validation showed; with
-    several faces, each has that chance of a false alarm. The default detector judges sixteen frames in a row, so that a
+    several faces, each has that chance of a false alarm. A detector of several frames in a row says inconclusive where
+    fewer than 18 frames a second are new. The default detector judges sixteen frames in a row, so that a
     picture is too_short for it: for pictures, name one of single frames.
 
     \b
@@ -207,6 +208,14 @@ def _write_report(
     )
 
 
+def _slow(scan: "FileScan", scanner: "Scanner") -> str:
+    rates = [track.new_fps for track in scan.tracks if track.slow]
+    if not rates or not scanner.point:
+        return ""
+    who = "the face is" if len(scan.tracks) == 1 else f"{len(rates)} of {len(scan.tracks)} tracks of faces are"
+    return f"{who} shown in {min(rates):.4g} new frames a second, too few for a verdict"
+
+
 def _print(scans: "Sequence[FileScan]", scanner: "Scanner") -> None:
     from rich.markup import escape
     from rich.table import Table
@@ -232,9 +241,7 @@ def _print(scans: "Sequence[FileScan]", scanner: "Scanner") -> None:
         table.add_row(name, verdict, f"{track.probability:.3f}", between, str(len(scan.tracks)), marks)
     console.print(table)
     for scan in scans:
-        slowest = min((track.new_fps for track in scan.tracks if track.slow), default=0.0)
-        few = f"{slowest:.3g} new frames a second, too few to call a face fake" if slowest else ""
-        for words in [*filter(None, [scan.reason, few]), *(mark.text for mark in scan.marks)]:
+        for words in [*filter(None, [scan.reason, _slow(scan, scanner)]), *(mark.text for mark in scan.marks)]:
             console.print(escape(_one_line(f"{os.path.relpath(scan.path, shared)}: {words}")), soft_wrap=True)
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in count_outcomes(scans).items() if count)
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in count_verdicts(scans).items() if count)
