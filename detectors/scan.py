@@ -150,7 +150,12 @@ def open_scanner(name: str | Path, device: torch.device, rate: float | None) -> 
         )
     points = detector.operating_points
     if rate is not None and rate not in points:
-        there = ", ".join(f"{own:g}" for own in sorted(points)) or "none"
+        there = ", ".join(f"{own:g}" for own in sorted(points))
+        if not there:
+            raise ConfigError(
+                f"the validation of detector '{detector.name}' was too small for any operating point; leave --fpr out, "
+                "or train it with more people to validate on"
+            )
         raise ConfigError(
             f"the validation of detector '{detector.name}' was not enough for --fpr {rate:g}; there are: {there}; "
             "for lower ones, train it with more people to validate on"
@@ -389,9 +394,10 @@ def _search(path: Path, settings: ScanSettings, least: int, progress: Progress) 
     if search.frames < least:
         return found._replace(outcome="too_short", reason=f"{search.frames} frames, {least} are needed")
     longest = max(map(len, tracks), default=0)
-    if longest <= every:  # seen once, and not again: seldom a face
+    seen_in = sum(map(len, tracks))  # frames
+    if longest <= every and 2 * seen_in < search.frames:  # seen once, and not again: seldom a face
         return found._replace(outcome="no_face", reason=f"no face that can be judged in {search.frames} frames")
-    reason = f"no face could be followed for more than {longest} frames, {least} are needed"
+    reason = f"no face could be followed for more than {longest} frames between cuts, {least} are needed"
     return found._replace(outcome="too_short", reason=reason)
 
 

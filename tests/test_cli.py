@@ -4,10 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from thead_eval.cli import VERBS, theval
+from thead_eval.cli import VERBS, LazyGroup, theval
 
 THEVAL = Path(sys.executable).with_name("theval")
 
@@ -70,3 +71,13 @@ def test_a_users_error_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert len(ran.stderr.splitlines()) == 1
     assert ran.stderr.startswith("theval: error: ")
     assert "no-suite" in ran.stderr
+
+
+def test_who_stops_a_command_is_not_told_of_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def waiting() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LazyGroup, "get_command", lambda *_: waiting)
+    ran = CliRunner().invoke(theval, ["list"])
+    assert ran.exit_code == 130 and ran.stderr == "\nStopped.\n"

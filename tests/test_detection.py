@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -359,6 +360,18 @@ def test_an_error_of_few_people_is_no_smaller_for_being_drawn() -> None:
     value = float(measure(Draws(np.ones((1, 30)), people))[0])
     bounds = bootstrap_bounds(measure, people, 0, "distance")
     assert bounds is not None and bounds[0] < value < bounds[1] and value - bounds[0] > bounds[1] - value
+
+
+@pytest.mark.parametrize("scale", ["error", "distance"])
+def test_no_bound_of_an_error_is_above_one(scale: Literal["error", "distance"]) -> None:
+    errors = np.array([0.02, 0.7])
+
+    def measure(draws: Draws) -> NDArray[np.float64]:
+        means: NDArray[np.float64] = (draws.counts * errors).sum(axis=1) / draws.counts.sum(axis=1)
+        return means
+
+    assert bootstrap_bounds(measure, np.arange(2), 0, "positive", draws=200)[1] > 2  # type: ignore[index]
+    assert bootstrap_bounds(measure, np.arange(2), 0, scale, draws=200)[1] == 1.0  # type: ignore[index]
 
 
 def test_where_a_scale_ends_the_bounds_are_those_of_the_draws() -> None:

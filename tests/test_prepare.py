@@ -225,7 +225,7 @@ def test_other_settings_for_the_same_folder_are_refused(videos: Path, prepared: 
     with pytest.raises(ConfigError, match=r"finished dataset of other videos: 'blank.mp4'"):
         prepare(videos, prepared, sources_of(videos)[1:], SETTINGS)
     renamed = [Source(s.file, s.name, "someone", s.label, s.split) for s in sources_of(videos)]
-    with pytest.raises(ConfigError, match=r"finished dataset of other videos"):
+    with pytest.raises(ConfigError, match=r"finished dataset of these videos, but of other splits, people or labels: "):
         prepare(videos, prepared, renamed, SETTINGS)
     (tmp_path / "mine.txt").touch()
     with pytest.raises(ConfigError, match=r"holds other files \('mine.txt'\)"):

@@ -206,6 +206,12 @@ def report(*arguments: object) -> Result:
     return CliRunner().invoke(theval, ["report", *map(str, arguments)])
 
 
+def test_of_a_run_that_is_not_there_nothing_is_written(tmp_path: Path) -> None:
+    for more in ([], ["-o", tmp_path / "pages" / "report.html"]):
+        assert isinstance(report(tmp_path / "nowhere", *more).exception, RunError)
+    assert list(tmp_path.iterdir()) == []
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))

@@ -339,6 +339,14 @@ def test_what_was_doubled_is_judged_as_it_was_before(tmp_path: Path) -> None:
     assert [fps for _, fps in again.asked] == pytest.approx([fps for _, fps in listens.asked])
 
 
+def test_a_face_that_is_there_between_cuts_is_no_absent_one(tmp_path: Path) -> None:
+    shots = [shine(portraits()[0], 6, level) for level in (0, 60, 0, 60)]
+    write_video(tmp_path / "a.mkv", torch.cat(shots), codec="ffv1", pixels="bgr0")
+    file = scan(tmp_path / "a.mkv")
+    assert file.outcome == "too_short"
+    assert file.reason == "no face could be followed for more than 6 frames between cuts, 12 are needed"
+
+
 @pytest.mark.parametrize(
     ("repeats", "fps", "window", "verdict"),
     [(1, 25.0, 16, "fake"), (1, 12.0, 16, "inconclusive"), (2, 25.0, 16, "inconclusive"), (1, 12.0, 1, "fake")],

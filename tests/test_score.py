@@ -402,6 +402,7 @@ def test_the_real_line_of_csim_is_told(clips: Path, tmp_path: Path) -> None:
     ("arguments", "error", "message"),
     [
         ([], ConfigError, "nothing to judge"),
+        (["--metrics", "ssim"], ConfigError, "run' to judge again; check the path, or name a dataset with --data"),
         (["--fakes", "a"], ConfigError, "--fakes and --reals go together"),
         (["--data", "a", "--fakes", "b", "--reals", "c"], ConfigError, "name one of the two"),
         (["--data", "a", "--metrics", "simm"], PluginError, "did you mean 'ssim'"),

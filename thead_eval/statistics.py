@@ -87,7 +87,7 @@ class Draws(NamedTuple):
         return self.counts[:, self.identity]
 
 
-Scale = Literal["odds", "share", "positive", "distance"]
+Scale = Literal["odds", "share", "positive", "error", "distance"]
 
 
 def bootstrap_bounds(
@@ -110,9 +110,10 @@ def bootstrap_bounds(
         identities: [N] the identity of each row.
         seed: Of the draws.
         scale: On which it is symmetrical. "odds": of what is 0 to 1, as an area is, log-odds. "share": of a share of
-            clips, which near 0 or 1 jumps from draw to draw, the arcsine of its root. "positive": logarithms. A
-            "distance" is the mean of absolute differences: of few people it is too large, and drawing adds as much
-            again, so that the interval reaches down by so much more.
+            clips, which near 0 or 1 jumps from draw to draw, the arcsine of its root. "positive": logarithms, and
+            "error" the same of what is at most 1. A "distance", at most 1 too, is the mean of absolute differences: of
+            few people it is too large, and drawing adds as much again, so that the interval reaches down by so much
+            more.
         freedom: Student's; None: the identities less one.
         draws: How many.
 
@@ -131,7 +132,8 @@ def bootstrap_bounds(
     values = np.concatenate([measure(Draws(part, rows)) for part in parts])
     if np.isnan(values).mean() > 0.1:
         return None
-    if scale != "distance" and not ROUNDING < value < (np.inf if scale == "positive" else 1 - ROUNDING):
+    most = np.inf if scale == "positive" else 1.0
+    if scale != "distance" and not ROUNDING < value < most - ROUNDING:
         low, high = np.nanpercentile(values, [2.5, 97.5])
         return float(low), float(high)
     student = _student(freedom)
@@ -143,10 +145,10 @@ def bootstrap_bounds(
     if scale == "odds":
         odds, reach = special.logit(value), margin / (value * (1 - value))
         return float(special.expit(odds - reach)), float(special.expit(odds + reach))
-    if scale == "positive":
-        return value * np.exp(-margin / value), value * np.exp(margin / value)
+    if scale in ("positive", "error"):
+        return value * np.exp(-margin / value), min(value * np.exp(margin / value), most)
     excess = max(float(np.nanmean(values)) - value, 0.0)
-    return max(value - excess - margin, 0.0), value + margin
+    return max(value - excess - margin, 0.0), min(value + margin, most)
 
 
 class PairedDifference(NamedTuple):

@@ -1,6 +1,7 @@
 """What trainings share: a journal, signals that end them, where they compute, optimisers on disk, frames read ahead."""
 
 import csv
+import logging
 import os
 import signal
 import threading
@@ -122,6 +123,7 @@ def open_fabric(device: str, precision: Literal["32-true", "bf16-mixed"]) -> Fab
     # Buffers are those of spectral norm, which every process computes alike from weights that are alike; sent around
     # between two forward passes, they would change under the first one's backward.
     strategy = DDPStrategy(broadcast_buffers=False) if processes > 1 else "auto"
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells the precision that was asked for
     with warnings.catch_warnings():
         # Where Slurm is installed Lightning advises srun, which is refused above.
         warnings.filterwarnings("ignore", "The `srun` command is available")

@@ -42,11 +42,12 @@ def command(runs: tuple[Path, ...], out: Path | None, markdown: Path | None, lat
         if len(runs) > 1:
             raise ConfigError(f"{len(runs)} runs were given and no file to write; name one with -o report.html")
         out = runs[0] / "report.html"
+    of_detectors = detection.is_detection(runs)
     check_page(out)
     check_table(out.with_suffix(".csv"))
     check_suffix(markdown, "--markdown", MARKDOWN)
     check_suffix(latex, "--latex", (".tex",))
-    if detection.is_detection(runs):
+    if of_detectors:
         written = detection.write_report(runs, out)
     else:
         with progress_bars() as progress:

@@ -143,6 +143,11 @@ def command(
             if "clips" in config:
                 config["clips"] = fingerprint(read_pairs(out))
             make_pairs = lambda run, _: read_pairs(run.path)  # noqa: E731
+        elif out:
+            raise ConfigError(
+                f"there is no run '{out}' to judge again; check the path, or name a dataset with --data, or clips with "
+                "--fakes and --reals"
+            )
         else:
             raise ConfigError(
                 "nothing to judge; name a dataset with --data, clips with --fakes and --reals, or an old run with --out"

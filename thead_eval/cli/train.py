@@ -79,7 +79,6 @@ def command(
       theval train --data dataset/ -o runs/mine --config mine.toml --K 1,32
       torchrun --nproc-per-node 8 --no-python theval train --data vox/ -o runs/vox --recipe paper256
     """
-    import logging
 
     import torch
 
@@ -94,7 +93,6 @@ def command(
     asked = {"steps": steps, "shots": shots, "batch": batch, "seed": seed, "precision": precision}
     settings = read_recipe(recipe, config, {key: value for key, value in asked.items() if value is not None})
     dataset = open_dataset(data)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells the precision that was asked for
     fabric = open_fabric(device or ("cuda" if torch.cuda.is_available() else "cpu"), settings.meta.precision)
     leads = fabric.global_rank == 0
     if dry_run:

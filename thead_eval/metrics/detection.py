@@ -174,7 +174,7 @@ METRICS = (
         both_classes=False,
         scale="distance",
     ),
-    DetectionMetric("brier", False, "probability", brier, "mean squared error of p(fake)", False, scale="positive"),
+    DetectionMetric("brier", False, "probability", brier, "mean squared error of p(fake)", False, scale="error"),
     DetectionMetric("log_loss", False, "probability", log_loss, "mean -ln p of what is true", False, scale="positive"),
 )
 

@@ -85,7 +85,6 @@ def command(
       theval detect train --data dataset/ --detector sbi -o detectors/sbi
       theval detect train --data dataset/ --fakes fakes/ --detector spectrum -o detectors/spectrum
     """
-    import logging
 
     import torch
 
@@ -105,7 +104,6 @@ def command(
 
     asked = {"steps": steps, "batch": batch, "seed": seed, "precision": precision}
     recipe = read_recipe(detector, config, {key: value for key, value in asked.items() if value is not None})
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells the precision that was asked for
     fabric = open_fabric(device or ("cuda" if torch.cuda.is_available() else "cpu"), recipe.train.precision)
     leads = fabric.global_rank == 0
     fits_on = getattr(find_class(recipe.detector), "fits_on", None)
