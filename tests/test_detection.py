@@ -100,6 +100,13 @@ def test_manipulations_of_one_file_name_stay_apart(tmp_path: Path) -> None:
     assert measured(scores, generator="deepfakes")["auc"].value == 1
 
 
+def test_no_number_is_made_of_a_calibration_that_says_the_same_of_everything(tmp_path: Path) -> None:
+    numbers = measured(scores_of(tmp_path, crowd(), Model(key="d", detector="d", scale=0.0, shift=0.0)))
+    assert numbers["auc"].value is not None
+    for name in ("ece", "brier", "log_loss"):
+        assert numbers[name].value is None and numbers[name].note == "its calibration says 0.5 of everything"
+
+
 def test_a_clip_is_the_mean_logit_of_the_frames_that_were_scored(tmp_path: Path) -> None:
     model = Model(key="d", detector="d", scale=2.0, shift=1.0)
     logits = np.array([1, np.nan, 2, np.nan, np.nan, np.nan, np.nan, 0], dtype=np.float32)

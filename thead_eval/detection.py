@@ -469,10 +469,17 @@ def _numbers(
     draws = [np.arange(len(scored))]  # folds are one draw: each judges clips of its own
     if question.drawn:
         draws = [np.flatnonzero(models == key) for key in dict.fromkeys(models)] or [np.arange(0)]
+    # Platt's line is level where validation could not tell fakes from real clips.
+    flat = (
+        f"its calibration says {scored['p'].iloc[0]:.3g} of everything"
+        if scored["p"].nunique() == 1 < len(scored)
+        else ""
+    )
     for metric in METRICS:
         if not perturbed or metric.name in PERTURBED:
             compute = _over_draws(metric, scored, fake, draws)
-            yield _Number(metric.name, metric.higher_is_better, compute, why_not(metric, fake[draws[0]]), metric.scale)
+            absent = why_not(metric, fake[draws[0]]) or (flat if metric.reads == "probability" else "")
+            yield _Number(metric.name, metric.higher_is_better, compute, absent, metric.scale)
     if unit == "frame" or len(draws) > 1:
         return
     logits, logits_as_is = scored["logit"].to_numpy(), scored["logit_as_is"].to_numpy()
