@@ -170,6 +170,7 @@ def view_file(record: CaseRecord, number: int, file: FileScan) -> FileView:
         for n, track in enumerate(file.tracks[:PLOTTED], 1)
     ]
     video = file.fps > 0 and file.tracks
+    judged = sum(not track.slow for track in file.tracks)  # the others cannot give a false alarm
     return FileView(
         number=number,
         name=Path(file.path).name,
@@ -179,7 +180,7 @@ def view_file(record: CaseRecord, number: int, file: FileScan) -> FileView:
         left_out=len(file.tracks) - len(shown),
         scale=_scale(record, file.deciding) if file.deciding else Markup(),
         plots=tuple(_curve(record, file, shown, width) for width in (1000, 360)) if video else (),
-        alarm=false_alarm(sum(not track.slow for track in file.tracks), 1, record.point.rate) if record.point else None,
+        alarm=false_alarm(judged, 1, record.point.rate) if record.point and judged else None,
     )
 
 

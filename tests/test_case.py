@@ -87,6 +87,7 @@ def test_what_shows_few_frames_a_second_is_named_where_motion_is_judged() -> Non
     assert "Of so few new frames a second neither is said." in page
     beside = render(record(replace(VIDEO, tracks=(FAKE, track))))
     assert '<span class="interval">12.5 new frames a second</span>' in beside and "in up to 5 % of cases" in beside
+    assert "of cases" not in render(record(replace(VIDEO, tracks=(track, track))))
     assert "too few for a verdict" not in beside  # the one that decides is not slow
     assert "new frames" not in render(record(replace(VIDEO, tracks=(FAKE, track)), point=None))
     learnt_slower = replace(record().detector, slowest=10.8)
