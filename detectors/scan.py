@@ -41,16 +41,7 @@ from thead_eval.sources import VIDEO_SUFFIXES
 from thead_eval.statistics import Interval
 from thead_eval.tracking import Crop, Track, cut_out, head_crop, search_video, split_by_reach
 from thead_eval.types import Clip, Detector
-from thead_eval.verdicts import (
-    DetectorNote,
-    FileScan,
-    OperatingPoint,
-    Outcome,
-    Shown,
-    TrackScan,
-    judge,
-    judge_file,
-)
+from thead_eval.verdicts import DetectorNote, FileScan, OperatingPoint, Outcome, Shown, TrackScan, judge, judge_file
 from thead_eval.weights import sha256_of
 
 IMAGE_SUFFIXES = frozenset(".avif .bmp .heic .heif .jpeg .jpg .jxl .png .tif .tiff .webp".split())
@@ -604,17 +595,16 @@ def _judge_track(own: _Scoring, scanner: Scanner, found: _Found) -> TrackScan:
         raise _DetectorFailed(f"detector '{scanner.note.name}' gave no score for any of {len(logits)} frames")
     scored_seconds = seconds[own.wanted]
     # The frames of a window share its logit: together they are one observation.
-    runs = good.reshape(-1, scanner.window).any(axis=1)
-    observed = np.nanmean(logits.reshape(-1, scanner.window)[runs], axis=1)
-    when = scored_seconds.reshape(-1, scanner.window)[runs].mean(axis=1)
-    verdict, score = judge(observed, when, scanner.point, scanner.deviation, of_windows=scanner.window > 1)
-    rate = new_fps(own.track, seconds, found.repeats)
-    slow, repeated = False, 0
-    if window > 1:
-        slow = rate < slowest
-        repeated = len(own.track) - len(distinct_frames(own.track, seconds, found.repeats, window, slowest))
+    runs = good.reshape(-1, window).any(axis=1)
+    observed = np.nanmean(logits.reshape(-1, window)[runs], axis=1)
+    when = scored_seconds.reshape(-1, window)[runs].mean(axis=1)
+    verdict, score = judge(observed, when, scanner.point, scanner.deviation, of_windows=window > 1)
+    rate, repeated = new_fps(own.track, seconds, found.repeats), 0
+    slow = window > 1 and rate < slowest
     if slow:
         verdict = "inconclusive"
+    elif window > 1:
+        repeated = len(own.track) - len(distinct_frames(own.track, seconds, found.repeats, window, slowest))
     p = scanner.probability(score)
     assert score.value is not None and p.value is not None
     return TrackScan(

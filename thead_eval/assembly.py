@@ -42,14 +42,11 @@ def reasons_of(out: Path, sources: list[Source]) -> tuple[list[str | None], int,
     asked = {(source.file, source.identity, source.label, source.split) for source in sources}
     if held != asked:
         file, identity, label, split = min(held ^ asked)
-        if {row[0] for row in held} == {row[0] for row in asked}:
-            raise ConfigError(
-                f"'{out}' is a finished dataset of these videos, but of other splits, people or labels: '{file}' as "
-                f"{label} of '{identity}' in {split} is only in one of the two; give another folder"
-            )
+        same = {row[0] for row in held} == {row[0] for row in asked}
+        which = "these videos, but of other splits, people or labels" if same else "other videos"
         raise ConfigError(
-            f"'{out}' is a finished dataset of other videos: '{file}' as {label} of '{identity}' in {split} is only in "
-            "one of the two; give another folder"
+            f"'{out}' is a finished dataset of {which}: '{file}' as {label} of '{identity}' in {split} is only in one "
+            "of the two; give another folder"
         )
     rejected = dataset.rejected.to_dict("records")
     reasons = {row["source"]: row["reason"] for row in rejected}

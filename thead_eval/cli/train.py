@@ -79,7 +79,6 @@ def command(
       theval train --data dataset/ -o runs/mine --config mine.toml --K 1,32
       torchrun --nproc-per-node 8 --no-python theval train --data vox/ -o runs/vox --recipe paper256
     """
-
     import torch
 
     from generator import meta

@@ -85,7 +85,6 @@ def command(
       theval detect train --data dataset/ --detector sbi -o detectors/sbi
       theval detect train --data dataset/ --fakes fakes/ --detector spectrum -o detectors/spectrum
     """
-
     import torch
 
     from detectors.checkpoint import find_class, read_detector
